@@ -1,0 +1,188 @@
+"""Asks before every send: the controller when, the user's ceilings whether, the limiter how smoothly.
+
+The limiter (aiolimiter) spreads sends evenly in time but keeps no count of any window; the exact log holds the
+ceiling in every window but would let it out in bursts: so the one paces, and the other decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil, inf
+
+from aiolimiter import AsyncLimiter
+
+from websim_batch.records import Ceiling
+from websim_batch.throttle.ceiling import CeilingLog
+from websim_batch.throttle.controller import Controller, Phase
+from websim_batch.throttle.signals import Grant, LimitedBy, Signal, ThrottleState
+
+RATE_STEP = 0.05
+"""A new limiter is built when the pace moved by more than this share."""
+
+
+class Throttle:
+    """One gate for all requests of a run; made inside the running event loop and used in it alone.
+
+    `ceilings` and `concurrency` are the user's limits. `clock` gives seconds as the loop's time does (its
+    default). Every grant is given back exactly once, by `settle` or by `release`.
+    """
+
+    def __init__(
+        self,
+        ceilings: Sequence[Ceiling],
+        concurrency: int,
+        *,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] | None = None,
+        found_capacity_per_s: float | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock or self._loop.time
+        self._controller = Controller(concurrency, rng or random.Random())
+        self._logs = [CeilingLog(ceiling) for ceiling in ceilings]
+        self._ceiling_pace_per_s = min((log.pace_per_s for log in self._logs), default=inf)
+        self._turn = asyncio.Lock()
+        self._queued = 0
+        self._waker: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._limiter: AsyncLimiter | None = None
+        self._limiter_pace_per_s = inf
+        self._is_paced = False  # the limiter has let the next send through
+        self._granted_at = -inf
+
+    async def acquire(self) -> Grant:
+        """Wait until one request may be sent now; the caller sends it in the same turn of the loop.
+
+        First come, first served. A cancelled wait takes nothing.
+        """
+        now = self._clock()
+        controller = self._controller
+        is_first = not self._queued and not self._logs
+        if is_first and controller.next_send_at(now) <= now and controller.pace_per_s(now) is None:
+            return controller.on_send(now)
+        self._queued += 1
+        try:
+            async with self._turn:
+                grant = await self._acquire_in_turn()
+        finally:
+            self._queued -= 1
+        grant.throttled_s = grant.sent_at - now
+        return grant
+
+    def settle(self, grant: Grant, signal: Signal) -> None:
+        """Tell what the grant's request met; exactly once for each grant that was sent."""
+        self._controller.on_reply(self._clock(), grant, signal)
+        self._look_again()
+
+    def release(self, grant: Grant) -> None:
+        """Give back a grant whose request was never sent. A ceiling still counts it, to be safe."""
+        self._controller.on_release(self._clock(), grant)
+        self._look_again()
+
+    def remember(self, ages_s: Iterable[float]) -> None:
+        """Count sends of an earlier run, `ages_s` seconds ago, under the ceilings; oldest first."""
+        now = self._clock()
+        for age_s in ages_s:
+            for log in self._logs:
+                log.record(now - age_s)
+
+    def snapshot(self) -> ThrottleState:
+        """What holds the rate right now."""
+        now = self._clock()
+        controller = self._controller
+        is_closed = controller.phase in (Phase.CLOSED, Phase.HALF_OPEN)
+        wait_s = max(controller.closed_until - now, 0.0) if is_closed else None
+        pace = self._pace_per_s(now)
+        limited_by, text = self._told(now, wait_s, pace)
+        return ThrottleState(
+            rate_per_s=None if pace == inf else pace,
+            limited_by=limited_by,
+            text=text,
+            wait_s=wait_s,
+            wait_reason=controller.why_closed if is_closed else None,
+            capacity_per_s=controller.capacity_per_s,
+            refusals=controller.refusals,
+            closed_s=controller.closed_s + (now - controller.closed_at if is_closed else 0.0),
+            in_flight=controller.in_flight,
+            is_closed=is_closed,
+        )
+
+    def _told(self, now: float, wait_s: float | None, pace: float) -> tuple[LimitedBy, str]:
+        controller = self._controller
+        if wait_s is not None:
+            return "waiting", f"waiting {wait_s:.0f} s ({controller.why_closed})"
+        if controller.in_flight >= controller.concurrency:
+            return "concurrency", f"concurrency {controller.concurrency}"
+        if self._logs and pace == self._ceiling_pace_per_s:
+            return "your ceiling", "your ceiling"
+        if pace < inf:
+            return "server limit", f"server limit ≈ {controller.capacity_per_s:.3g}/s"
+        return "ramp", "finding the server's capacity"
+
+    async def _acquire_in_turn(self) -> Grant:
+        while True:
+            now = self._clock()
+            at = self._next_send_at(now)
+            if at > now:
+                await self._wait_until(at)
+            elif not self._is_paced and (limiter := await self._tuned_limiter(now)) is not None:
+                await limiter.acquire()
+                self._is_paced = True  # then look again: the gate may have closed meanwhile
+            else:
+                break
+        self._is_paced = False
+        self._granted_at = now
+        for log in self._logs:
+            log.record(now)
+        return self._controller.on_send(now)
+
+    def _next_send_at(self, now: float) -> float:
+        return max([self._controller.next_send_at(now), *(log.next_send_at() for log in self._logs)])
+
+    def _pace_per_s(self, now: float) -> float:
+        return min(self._controller.pace_per_s(now) or inf, self._ceiling_pace_per_s)
+
+    async def _tuned_limiter(self, now: float) -> AsyncLimiter | None:
+        """The limiter for the present pace; a new one starts as full as the last grant left it: no burst."""
+        pace = self._pace_per_s(now)
+        if pace == inf:
+            self._limiter = None
+        elif self._limiter is None or abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP:
+            depth = max(1, ceil(pace / 100))
+            self._limiter, self._limiter_pace_per_s = AsyncLimiter(depth, depth / pace), pace
+            await self._limiter.acquire(max(0.0, depth - (now - self._granted_at) * pace))
+        return self._limiter
+
+    async def _wait_until(self, at: float) -> None:
+        self._waker = self._loop.create_future()
+        try:
+            self._set_timer(at)
+            await self._waker
+        finally:
+            self._waker = None
+            self._set_timer(inf)
+
+    def _look_again(self) -> None:
+        """A reply may let the waiting sender go earlier, or later."""
+        if self._waker is None or self._waker.done():
+            return
+        now = self._clock()
+        at = self._next_send_at(now)
+        if at <= now:
+            self._waker.set_result(None)
+        else:
+            self._set_timer(at)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at < inf:
+            self._timer = self._loop.call_later(max(0.0, at - self._clock()), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
