@@ -1,0 +1,1 @@
+"""What is to be done: settings, the table of options, job files, drift."""
