@@ -164,12 +164,17 @@ class WireRequest:
 
 @dataclass(slots=True)
 class WireResponse:
-    """One whole HTTP answer; `headers` finds names in any case; `elapsed_s` is from sending to the last byte."""
+    """One whole HTTP answer; `headers` finds names in any case; `elapsed_s` is from sending to the last byte.
+
+    `url` is where it was asked; `defect` says what is wrong with a body that could not be had whole ("broken gzip").
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     elapsed_s: float
+    url: str = ""
+    defect: str = ""
 
 
 class Answer(Enum):
@@ -198,7 +203,10 @@ class RateHint:
 
 @dataclass(slots=True)
 class Reply:
-    """The outcome of one attempt, in no provider's words; `retry_after_s` is a floor in seconds from its arrival."""
+    """The outcome of one attempt, in no provider's words; `retry_after_s` is a floor in seconds from its arrival.
+
+    `image_bytes` is an image that came inside the answer instead of an address; then `image_url` is None.
+    """
 
     answer: Answer
     response: str | None = None
@@ -214,6 +222,7 @@ class Reply:
     delivery: Delivery = "answered"
     latency_s: float = 0.0
     project_id: str | None = None
+    image_bytes: bytes | None = None
 
 
 class Attempt(NamedTuple):
