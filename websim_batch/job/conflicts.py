@@ -52,7 +52,7 @@ def _is_on(said: Mapping[str, object], name: str) -> bool:
 
 def conflicts(settings: Settings, call: Callable[[str], str]) -> list[str]:
     """What is wrong with the settings taken together; `call` names an option as its place does."""
-    rules = (_kind, _messages, _columns, _headers, _formats, _paths, _failures)
+    rules = (_kind, _messages, _columns, _headers, _formats, _paths, _dates, _failures)
     return [text for rule in rules for text in rule(settings, call)]
 
 
@@ -105,6 +105,11 @@ def _paths(s: Settings, call: Callable[[str], str]) -> Iterator[str]:
         yield f"{call('output')} {s.output} is the input itself; give another path"
     if s.journal is not None and s.journal in (s.output, s.input):
         yield f"{call('journal')} {s.journal} is a table of this job; give another path"
+
+
+def _dates(s: Settings, call: Callable[[str], str]) -> Iterator[str]:
+    if s.output is not None and "{date}" in str(s.output) and s.journal is not None:
+        yield f"{call('journal')} would be one for all days of {s.output}; leave it out"
 
 
 def _failures(s: Settings, call: Callable[[str], str]) -> Iterator[str]:
