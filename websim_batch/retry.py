@@ -1,0 +1,204 @@
+"""What happens to a row after an attempt: a pure decision, without a clock, a sleep, or any I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from websim_batch.records import Answer, Reply, Status, StopReason
+
+Cause: TypeAlias = Literal["rate_limit", "transient", "outage", "invalid"]
+Place: TypeAlias = Literal["front", "back"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How patient a row is. Backoff is full jitter, U(0, min(`backoff_max_s`, `backoff_initial_s`·2^n)): the first
+    wait is between 0 and 1 s, the second between 0 and 2 s."""
+
+    max_attempts: int = 5
+    backoff_initial_s: float = 1.0
+    backoff_max_s: float = 60.0
+    max_invalid: int = 2
+    max_refusals_alone: int = 8
+    max_probes_in_front: int = 2
+    max_free_probes: int = 8
+    longest_wait_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RowHistory:
+    """What was seen of one row so far. `attempts` are those charged; `refusals` all it had, `accepted_then` how many
+    requests of the run had been accepted at its first one; `free_probes` errors as a probe that were not charged."""
+
+    attempts: int = 0
+    invalid: int = 0
+    refusals: int = 0
+    accepted_then: int = 0
+    probes_refused: int = 0
+    free_probes: int = 0
+
+
+FRESH = RowHistory()
+"""The history of a row that was never sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a decision must know of the run, at the moment of the reply.
+
+    `ok_rows`: rows that ended `ok`. `accepted`: requests answered with anything but a refusal or an error, ok ones and
+    others. `suspects_in_a_row`: answers 403 or 404 since the last other answer, this one included. `deadline_in_s`:
+    seconds to the end of the run's time, None without one. `random`: from [0, 1), for the jitter. `is_probe`: this
+    request was the one that tested a closed gate.
+    """
+
+    ok_rows: int = 0
+    accepted: int = 0
+    suspects_in_a_row: int = 0
+    concurrency: int = 16
+    deadline_in_s: float | None = None
+    random: float = 0.5
+    is_probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The row has its outcome."""
+
+    status: Status
+    error_type: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send the row once more, not before `delay_s`; a closed gate may make it later. `history` is its new one."""
+
+    delay_s: float
+    kind: Cause
+    where: Place
+    history: RowHistory
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run ends; the row is left `status` (unfinished)."""
+
+    reason: StopReason
+    status: Status = "pending"
+
+
+Verdict: TypeAlias = Finish | Again | Stop
+
+
+def decide(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
+    """Say what happens to the row next. `history` is the row's before this reply."""
+    answer = reply.answer
+    if answer is Answer.OK:
+        return Finish("ok")
+    if answer is Answer.REFUSAL:
+        return _after_refusal(policy, history, reply, run)
+    if answer is Answer.TRANSIENT:
+        return _after_error(policy, history, reply, run)
+    if answer is Answer.INVALID:
+        return _after_invalid(policy, history, reply, run)
+    if answer is Answer.OUTAGE:
+        return Again(0.0, "outage", "front", history)
+    if answer is Answer.SUSPECT and not _is_everywhere(run):
+        return Finish("failed", reply.error_type, reply.message)
+    if answer is Answer.SUSPECT or answer is Answer.FATAL:
+        return Stop(_endpoint_refuses(reply))
+    if answer is Answer.DECLINED:
+        return Finish("refused", reply.error_type, reply.message)
+    return Finish("failed", reply.error_type, reply.message)
+
+
+def is_charged(reply: Reply) -> bool:
+    """Does the reply use up an attempt? Only once bytes were sent; a rate limit or an outage never does."""
+    return reply.delivery != "not_sent" and reply.answer not in (Answer.REFUSAL, Answer.OUTAGE)
+
+
+def backoff_s(policy: RetryPolicy, failures: int, random: float) -> float:
+    """Full jitter after `failures` failures: U(0, 1) s after the first, U(0, 2) s after the second, at most 60 s."""
+    return random * min(policy.backoff_max_s, policy.backoff_initial_s * 2.0 ** min(max(failures - 1, 0), 60))
+
+
+def _after_refusal(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
+    """The gate waits for everyone; only a row that alone is refused, while others are accepted, ends by it."""
+    if _is_put_off(policy, reply, run):
+        return Stop(_deferred(reply, run), "deferred")
+    history = replace(
+        history,
+        refusals=history.refusals + 1,
+        accepted_then=history.accepted_then if history.refusals else run.accepted,
+        probes_refused=history.probes_refused + run.is_probe,
+    )
+    others_accepted = run.accepted > history.accepted_then
+    if history.refusals >= policy.max_refusals_alone and others_accepted:
+        times = f"refused {history.refusals} times while other rows were accepted"
+        return Finish("failed", "rate_limit", f"{times}: {reply.message or 'rate limit'}")
+    where: Place = "back" if history.probes_refused >= policy.max_probes_in_front else "front"
+    return Again(0.0, "rate_limit", where, history)
+
+
+def _after_error(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
+    if _is_put_off(policy, reply, run):
+        return Stop(_deferred(reply, run), "deferred")
+    charged = _charge(policy, history, reply, run)
+    if charged.attempts >= policy.max_attempts:
+        return Finish("failed", reply.error_type, reply.message)
+    return Again(_delay_s(policy, charged, reply, run), "transient", "back", charged)
+
+
+def _after_invalid(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
+    history = replace(history, attempts=history.attempts + 1, invalid=history.invalid + 1)
+    if history.invalid >= policy.max_invalid or history.attempts >= policy.max_attempts:
+        return Finish("invalid", reply.error_type, reply.message)
+    return Again(_delay_s(policy, history, reply, run), "invalid", "back", history)
+
+
+def _charge(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> RowHistory:
+    """A probe's error tells of an outage, not of its row, once the service was seen to work; for a bounded while."""
+    if not is_charged(reply):
+        return history
+    if run.is_probe and run.accepted and history.free_probes < policy.max_free_probes:
+        return replace(history, free_probes=history.free_probes + 1)
+    return replace(history, attempts=history.attempts + 1)
+
+
+def _delay_s(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> float:
+    """The backoff; the server's own wait is a floor."""
+    return max(backoff_s(policy, history.attempts, run.random), reply.retry_after_s or 0.0)
+
+
+def _is_put_off(policy: RetryPolicy, reply: Reply, run: RunFacts) -> bool:
+    longest = policy.longest_wait_s if run.deadline_in_s is None else run.deadline_in_s
+    return reply.retry_after_s is not None and reply.retry_after_s > longest
+
+
+def _is_everywhere(run: RunFacts) -> bool:
+    """403 and 404 speak of the endpoint, not of the row: nothing succeeded yet, or so many in a row."""
+    return run.ok_rows == 0 or run.suspects_in_a_row >= max(3, run.concurrency)
+
+
+def _deferred(reply: Reply, run: RunFacts) -> StopReason:
+    wait = f"the server puts requests off by {reply.retry_after_s:.0f} s (Retry-After)"
+    bound = "more than an hour" if run.deadline_in_s is None else f"the run's time ends in {run.deadline_in_s:.0f} s"
+    return StopReason(4, "deferred", f"{wait}, {bound}; give the same command again later")
+
+
+_REMEDIES = {
+    "auth": "check the key, given by --header-env",
+    "quota": "check the account's quota, then give the same command again",
+    "not_found": "check --base-url and --model",
+    "permission": "check the key's permissions, --base-url and --model",
+}
+
+
+def _endpoint_refuses(reply: Reply) -> StopReason:
+    error_type = reply.error_type or "auth"
+    remedy = _REMEDIES.get(error_type)
+    status = "" if reply.http_status is None else f" (HTTP {reply.http_status})"
+    said = f"the endpoint refuses everything{status}: {reply.message or error_type}"
+    return StopReason(5, error_type, f"{said}; {remedy}" if remedy else said)
