@@ -1,0 +1,259 @@
+"""CSV in: the csv module over decoded text, checked row by row.
+
+The csv module reads any cell unchanged when it gets its lines with their own line ends (`newline=""`): ten million
+rows in seconds and no memory. `strict` makes it refuse a quote in the wrong place instead of dropping it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from websim_batch.errors import InputChangedError
+from websim_batch.records import Problem, PromptRow
+from websim_batch.tables.base import (
+    BATCH_BYTES, BATCH_ROWS, Format, ProblemList, ReadOptions, TableInfo, Texts, default_delimiter, duplicates,
+)  # fmt: skip
+from websim_batch.tables.files import DamagedError, InputFile, changed
+from websim_batch.tables.quotes import MOST_CHARACTERS, explain_quote
+from websim_batch.tables.texts import TextInput, reading_errors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_OTHER_DELIMITERS = ";\t|,"
+
+
+class Batch(NamedTuple):
+    """Some rows in order: the position of the first, the line on which each begins, their cells."""
+
+    position: int
+    lines: list[int]
+    rows: list[list[str]]
+
+
+class BrokenCsvError(ValueError):
+    """The csv module cannot go on; `line` is where the row began, `row` its number from 1."""
+
+    def __init__(self, line: int, row: int) -> None:
+        super().__init__(line, row)
+        self.line = line
+        self.row = row
+
+
+class CsvSource:
+    """A CSV file as a source; cells are text, always."""
+
+    format: Format = "csv"
+
+    def __init__(self, file: InputFile, options: ReadOptions) -> None:
+        self.path: Path | None = file.path
+        self.display = file.display
+        self.delimiter = options.delimiter or default_delimiter(file.path)
+        self._file = file
+        self._text = TextInput(file, options.encoding)
+        self._limit = options.limit
+        self._info: TableInfo | None = None
+
+    def scan(self, problems: list[Problem], most: int = 50) -> TableInfo:
+        """Read everything once; append structural problems, the first `most` in full."""
+        found = ProblemList(problems, most, self.display)
+        before = self._file.fingerprint()
+        columns: list[str] = []
+        count = 0
+
+        def read() -> None:
+            nonlocal count
+            if self._text.foreign_content(found):
+                return
+            for batch in self._batches(columns, self._ragged(found)):
+                count = batch.position + len(batch.rows)
+
+        try:
+            reading_errors(read, self._text, found)
+        except BrokenCsvError as exc:
+            explain_quote(self._text, self.delimiter, exc.line, exc.row, found)
+        _check_header(columns, found)
+        self._file.require_unchanged(before)
+        hint = _delimiter_hint(columns, self.delimiter)
+        self._info = TableInfo(tuple(columns), count, before, dict(found.counts), hint)
+        return self._info
+
+    def rows(self, columns: Sequence[str], start: int = 0) -> Iterator[list[PromptRow]]:
+        """Batches of at most 256 rows from position `start`, with only `columns` in their cells."""
+        info = self._scanned()
+        pick = _picker(info.columns, columns)
+        for position, lines, rows in self._checked_batches(info):
+            skip = max(start - position, 0)
+            numbered = zip(range(position + skip, position + len(rows)), lines[skip:], rows[skip:], strict=True)
+            if batch := [PromptRow(at, line, pick(row)) for at, line, row in numbered]:
+                yield batch
+
+    def text_rows(self) -> Iterator[list[Texts]]:
+        """Every row as it stands."""
+        for batch in self._checked_batches(self._scanned()):
+            yield batch.rows  # type: ignore[misc]  # a list of str is never written to
+
+    def json_lines(self) -> Iterator[list[bytes]]:
+        """Every row as a JSON object of strings, without its closing brace."""
+        from websim_batch.tables.jsonlines import dump_open
+
+        names = self._scanned().columns
+        for batch in self._checked_batches(self._scanned()):
+            yield [dump_open(dict(zip(names, row, strict=True))) for row in batch.rows]
+
+    def arrow_schema(self) -> pa.Schema:
+        """Every column is text."""
+        from websim_batch.tables.arrowbuild import text_schema
+
+        return text_schema(self._scanned().columns)
+
+    def arrow_batches(self) -> Iterator[pa.RecordBatch]:
+        """Every row as text columns."""
+        from websim_batch.tables.arrowbuild import text_batch
+
+        schema = self.arrow_schema()
+        for batch in self._checked_batches(self._scanned()):
+            yield text_batch(schema, list(zip(*batch.rows, strict=True)))
+
+    def close(self) -> None:
+        """Let go of what a spooled input holds."""
+        self._file.close()
+
+    def _scanned(self) -> TableInfo:
+        return self._info if self._info is not None else self.scan([])
+
+    def _ragged(self, found: ProblemList) -> Callable[[int, int, int, int], None]:
+        def note(line: int, row: int, cells: int, width: int) -> None:
+            few = "quote cells that hold the separator" if cells > width else "fill in what is missing"
+            message = f"the row has {cells} cell{'s' * (cells != 1)}, the header {width}; {few} ({self.delimiter!r})"
+            found.add("ragged_row", message, line, row)
+
+        return note
+
+    def _checked_batches(self, info: TableInfo) -> Iterator[Batch]:
+        """The scanned rows again; InputChangedError as soon as the file or its structure is another."""
+        self._file.require_unchanged(info.fingerprint)
+        header: list[str] = []
+        count = 0
+        try:
+            for batch in self._batches(header, self._moved):
+                self._file.require_unchanged(info.fingerprint)
+                if tuple(header) != info.columns:
+                    raise changed(self.display)
+                count = batch.position + len(batch.rows)
+                yield batch
+        except (BrokenCsvError, UnicodeError, DamagedError) as exc:
+            raise changed(self.display) from exc
+        if count != info.rows:
+            raise changed(self.display)
+
+    def _moved(self, line: int, row: int, cells: int, width: int) -> None:
+        raise InputChangedError(f"{changed(self.display)} (line {line} now has {cells} cells instead of {width})")
+
+    def _batches(self, header: list[str], ragged: Callable[[int, int, int, int], None]) -> Iterator[Batch]:
+        """The rows in batches; puts the column names into `header` first, and tells `ragged` of unequal rows."""
+        with self._text.open(newline="") as (text, raw):
+            csv.field_size_limit(MOST_CHARACTERS)
+            reader = csv.reader(text, delimiter=self.delimiter, strict=True)
+            line = _read_header(reader, header)
+            if header:
+                yield from _group(reader, line, header, ragged, raw, self._limit)
+
+
+if TYPE_CHECKING:
+    from _csv import _reader as Reader
+
+    from websim_batch.tables.files import CountedReader, UnpackedReader
+
+
+def _read_header(reader: Reader, header: list[str]) -> int:
+    """Put the first row that is not blank into `header`; gives the line after it."""
+    line = 1
+    try:
+        for row in reader:
+            line += _lines_of(row)
+            if row:
+                header.extend(row)
+                break
+    except csv.Error as exc:
+        raise BrokenCsvError(line, 0) from exc
+    return line
+
+
+def _group(
+    reader: Reader,
+    line: int,
+    header: list[str],
+    ragged: Callable[[int, int, int, int], None],
+    raw: CountedReader | UnpackedReader,
+    limit: int | None,
+) -> Iterator[Batch]:
+    """Batches of equal rows; a batch ends by its number of rows or once the file moved on by many bytes."""
+    width = len(header)
+    position = 0
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    number = reader.line_num
+    mark = raw.count + BATCH_BYTES
+    left = limit if limit is not None else -1
+    try:
+        while left and (row := next(reader, None)) is not None:
+            first, last, number = line, number, reader.line_num
+            line += 1 if number - last == 1 else _lines_of(row)
+            if len(row) != width:
+                if not row and width > 1:
+                    continue
+                if row:
+                    ragged(first, position + len(rows) + 1, len(row), width)
+                    continue
+                row = [""]  # a blank line of a one-column file is a row
+            lines.append(first)
+            rows.append(row)
+            left -= 1
+            if len(rows) == BATCH_ROWS or raw.count > mark:
+                yield Batch(position, lines, rows)
+                position += len(rows)
+                lines, rows = [], []
+                mark = raw.count + BATCH_BYTES
+    except csv.Error as exc:
+        raise BrokenCsvError(line, position + len(rows) + 1) from exc
+    if rows:
+        yield Batch(position, lines, rows)
+
+
+def _lines_of(row: list[str]) -> int:
+    """How many lines of the file a row takes, as `sed` and editors count them."""
+    return 1 + sum(cell.count("\n") for cell in row)
+
+
+def _picker(names: Sequence[str], wanted: Sequence[str]) -> Callable[[list[str]], dict[str, str]]:
+    """A function from a row to the cells of the wanted columns."""
+    places = [names.index(name) for name in wanted]
+    if len(places) == 1:
+        (name,), (place,) = wanted, places
+        return lambda row: {name: row[place]}
+    if not places:
+        return lambda row: {}
+    take = itemgetter(*places)
+    return lambda row: dict(zip(wanted, take(row), strict=True))
+
+
+def _check_header(columns: list[str], found: ProblemList) -> None:
+    for name in duplicates(columns):
+        shown = f"{name!r} stands" if name else "an empty name stands"
+        found.add("duplicate_column", f"the column {shown} {columns.count(name)} times in the header; rename all but one", 1)
+    if columns and not any(columns):
+        found.add("empty_header", "the header names no column; write the column names into the first line", 1)
+
+
+def _delimiter_hint(columns: list[str], delimiter: str) -> str | None:
+    """Another separator that the only column's name is full of."""
+    if len(columns) != 1:
+        return None
+    counts = {char: columns[0].count(char) for char in _OTHER_DELIMITERS if char != delimiter}
+    best = max(counts, key=lambda char: counts[char])
+    return best if counts[best] else None

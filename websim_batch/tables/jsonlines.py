@@ -1,0 +1,92 @@
+"""Single lines of JSON: writing objects that stay open at the end, and taking them apart without losing a digit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from json.decoder import scanstring  # the C function behind json.loads
+from typing import NamedTuple
+
+import orjson
+
+from websim_batch import jsontext
+from websim_batch.records import Json
+
+_SPACE = " \t\n\r"
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+_scan = json.JSONDecoder(parse_constant=_no_constant).scan_once
+
+
+class Member(NamedTuple):
+    """One member of a JSON object: its key, its value, and the value's text as the line has it."""
+
+    key: str
+    value: Json
+    text: str
+
+
+def dump_open(row: Mapping[str, Json]) -> bytes:
+    """`row` as compact JSON without the closing brace; lone surrogates become U+FFFD."""
+    try:
+        return orjson.dumps(row)[:-1]
+    except TypeError:
+        cleaned = {jsontext.clean_text(key): _clean(value) for key, value in row.items()}
+        return jsontext.dumps(cleaned)[:-1]
+
+
+def _clean(value: Json) -> Json:
+    return jsontext.clean_text(value) if isinstance(value, str) else value
+
+
+def split_object(text: str) -> list[Member] | None:
+    """The members of the object that `text` spells, in order, repeated keys too; None if it is no object.
+
+    Raises ValueError if it is no JSON.
+    """
+    try:
+        at = _after_space(text, 0)
+        if text[at : at + 1] != "{":
+            _, at = _scan(text, at)
+            members = None
+        else:
+            members, at = _members(text, at + 1)
+    except (StopIteration, RecursionError) as exc:
+        raise ValueError("no JSON") from exc
+    if _after_space(text, at) != len(text):
+        raise ValueError("more text after the value")
+    return members
+
+
+def _members(text: str, at: int) -> tuple[list[Member], int]:
+    members: list[Member] = []
+    at = _after_space(text, at)
+    if text[at : at + 1] == "}":
+        return members, at + 1
+    while True:
+        key, at = scanstring(text, _expect(text, at, '"'), True)
+        start = _after_space(text, _expect(text, _after_space(text, at), ":"))
+        value, end = _scan(text, start)
+        members.append(Member(key, value, text[start:end]))
+        at = _after_space(text, end)
+        if text[at : at + 1] == "}":
+            return members, at + 1
+        at = _after_space(text, _expect(text, at, ","))
+
+
+def _expect(text: str, at: int, char: str) -> int:
+    if text[at : at + 1] != char:
+        raise ValueError(f"{char} expected at character {at + 1}")
+    return at + 1
+
+
+def _after_space(text: str, at: int) -> int:
+    while text[at : at + 1] and text[at] in _SPACE:
+        at += 1
+    return at
+
+

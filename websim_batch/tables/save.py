@@ -1,0 +1,115 @@
+"""Final files: written beside their place under another name, made durable, then renamed in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from websim_batch.errors import DiskFullError, UsageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file to write whose content becomes `path` at the end, whole; after any error or kill the old one stands.
+
+    Raises DiskFullError when the disk is full or fails, UsageError when the place cannot be written.
+    """
+    target = _real_target(path)
+    part = _part_name(target)
+    try:
+        _remove_stale_parts(target)
+        # 1 another name in the same folder; 2 write; 3 flush; 4 fsync; 5 close; 6 rename; 7 fsync the folder
+        with _create(part, target) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync_folder(target.parent)
+    except OSError as exc:
+        raise _explained(exc, path) from exc
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Raise UsageError now if `atomic_write(path)` could not begin, so that nothing is paid for in vain."""
+    target = _real_target(path)
+    part = _part_name(target)
+    try:
+        _create(part, target).close()
+    except OSError as exc:
+        raise _explained(exc, path) from exc
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _real_target(path: Path) -> Path:
+    """Where a link leads, so that the link stays one; refuses what a rename would destroy."""
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        return target
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path}: is no regular file; name a file that may be replaced")
+    return target
+
+
+def _part_name(target: Path) -> Path:
+    return target.with_name(f"{_part_prefix(target)}{os.getpid()}.part")
+
+
+def _part_prefix(target: Path) -> str:
+    short = os.fsencode(target.name)[:200]  # names end at 255 bytes
+    return "." + short.decode(errors="ignore") + "."
+
+
+def _create(part: Path, target: Path) -> BinaryIO:
+    part.unlink(missing_ok=True)
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with contextlib.suppress(OSError):  # no old file, or not ours to change
+        os.fchmod(fd, stat.S_IMODE(target.stat().st_mode))
+    return os.fdopen(fd, "wb", 1 << 18)
+
+
+def _remove_stale_parts(target: Path) -> None:
+    """Take away what killed processes left of this very file."""
+    prefix = _part_prefix(target)
+    for entry in target.parent.glob(".*.part"):
+        pid = entry.name.removeprefix(prefix).removesuffix(".part")
+        if entry.name.startswith(prefix) and pid.isdigit() and not _is_alive(int(pid)):
+            entry.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _explained(exc: OSError, path: Path) -> DiskFullError | UsageError:
+    reason = exc.strerror or str(exc)
+    if exc.errno in _FULL:
+        return DiskFullError(f"{path}: the output cannot be written ({reason}); make room, then give the same command")
+    return UsageError(f"{path}: cannot be written ({reason})")
