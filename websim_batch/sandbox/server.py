@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -146,10 +145,10 @@ class StandIn:
 
     def _arrive(self, digest: bytes, prompt: str) -> Arrival:
         at_s = self.clock.elapsed()
-        if self.ledger.first_s is None:
-            self._plan_outages(lambda outage: outage.after_requests is None)
         sent = self.ledger.arrive(at_s, digest)
-        self._plan_outages(lambda outage: outage.after_requests == self.ledger.requests)
+        for outage in self._misbehaviour.outages:
+            if self.ledger.requests == (outage.after_requests or 1):
+                self._plan(outage)
         arrival = Arrival(at_s, time.monotonic(), digest.hex(), prompt, sent)
         if self.arrivals is not None:
             self.arrivals.append(arrival)
@@ -257,12 +256,10 @@ class StandIn:
 
     # -- outages ---------------------------------------------------------------------------------------------
 
-    def _plan_outages(self, is_due: Callable[[Outage], bool]) -> None:
+    def _plan(self, outage: Outage) -> None:
         loop = asyncio.get_running_loop()
-        for outage in filter(is_due, self._misbehaviour.outages):
-            start_s = 0.0 if outage.after_requests is not None else outage.start_s
-            for delay_s, kind in ((start_s, outage.kind), (start_s + outage.for_s, None)):
-                self._timers.append(loop.call_later(self.clock.real(delay_s), self._turn_outage, kind))
+        for delay_s, kind in ((outage.start_s, outage.kind), (outage.start_s + outage.for_s, None)):
+            self._timers.append(loop.call_later(self.clock.real(delay_s), self._turn_outage, kind))
 
     def _turn_outage(self, kind: str | None) -> None:
         task = asyncio.ensure_future(self.end_outage() if kind is None else self.begin_outage(kind))
