@@ -80,8 +80,8 @@ Script: TypeAlias = str | Scripted | None
 class Outage:
     """A time without service, `start_s` server seconds after the first request, or after the n-th.
 
-    503: every request is answered so. refused: the port is closed and standing connections break. reset: requests
-    are answered with a TCP reset. hang: never.
+    503: every request is answered so. refused: the port is closed and standing connections break. reset:
+    requests are answered with a TCP reset. hang: never.
     """
 
     kind: Literal["503", "refused", "reset", "hang"]
