@@ -107,6 +107,7 @@ class TransportError(RequestError):
 
     error_type = "connection"
     delivery: Delivery = "unknown"
+    elapsed_s = 0.0
 
 
 class RequestTimeoutError(TransportError):
