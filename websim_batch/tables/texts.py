@@ -6,7 +6,7 @@ import codecs
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, cast
 
 from websim_batch.tables.base import ProblemList
 from websim_batch.tables.files import BUFFER_BYTES, CountedReader, DamagedError, InputFile, UnpackedReader
@@ -42,8 +42,8 @@ class TextInput:
     def open(self, newline: str) -> Iterator[tuple[io.TextIOWrapper, CountedReader | UnpackedReader]]:
         """The text from its start without a byte order mark; the reader below counts bytes."""
         binary, raw = self.file.open()
+        _skip_mark(binary, self.encoding)
         with io.TextIOWrapper(binary, encoding=self.encoding, newline=newline) as text:
-            _skip_mark(text, self.encoding)
             yield text, raw
 
     def foreign_content(self, problems: ProblemList) -> bool:
@@ -64,11 +64,14 @@ class TextInput:
             found = _first_bad_byte(binary, self.encoding)
         if found is None:
             return
-        line, byte, around = found
         name = "UTF-8" if self.encoding == "utf-8-sig" else self.encoding
-        guess = _guess_encoding(around)
-        remedy = f"--encoding {guess} reads it" if guess else "save the file as UTF-8"
-        problems.add("encoding", f"the byte 0x{byte:02x} is not {name}; {remedy}", line=line)
+        if found.is_cut:
+            message = f"the file ends in the middle of a {name} character; copy or make it again"
+        else:
+            guess = _guess_encoding(found.around)
+            remedy = f"--encoding {guess} reads it" if guess else "save the file as UTF-8"
+            message = f"the byte 0x{found.byte:02x} is not {name}; {remedy}"
+        problems.add("encoding", message, line=found.line)
 
 
 def reading_errors(read: Callable[[], None], text: TextInput, problems: ProblemList) -> None:
@@ -81,10 +84,12 @@ def reading_errors(read: Callable[[], None], text: TextInput, problems: ProblemL
         problems.add("compression", f"{exc}; copy or make the file again")
 
 
-def _skip_mark(text: io.TextIOWrapper, encoding: str) -> None:
+def _skip_mark(binary: BinaryIO, encoding: str) -> None:
     """Leave out a byte order mark that the codec itself keeps (`utf-16-le` and the like)."""
-    if encoding.startswith(("utf-16-", "utf-32-")) and text.read(1) != "\ufeff":
-        text.seek(0)
+    if encoding.startswith(("utf-16-", "utf-32-")):
+        mark = "\ufeff".encode(encoding)
+        if cast(io.BufferedReader, binary).peek(len(mark)).startswith(mark):
+            binary.read(len(mark))
 
 
 def _wide_encoding(head: bytes) -> str | None:
@@ -100,25 +105,30 @@ def _wide_encoding(head: bytes) -> str | None:
     return None
 
 
-def _first_bad_byte(binary: BinaryIO, encoding: str) -> tuple[int, int, bytes] | None:
-    """The line, the byte and its surroundings of the first byte that `encoding` cannot read."""
+class _BadByte(NamedTuple):
+    line: int
+    byte: int
+    around: bytes
+    is_cut: bool = False
+
+
+def _first_bad_byte(binary: BinaryIO, encoding: str) -> _BadByte | None:
+    """The first byte that `encoding` cannot read, its line and its surroundings."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     before = b""
     while chunk := binary.read(BUFFER_BYTES):
-        kept = decoder.getstate()[0]
         try:
             line += decoder.decode(chunk).count("\n")
         except UnicodeDecodeError as exc:
-            whole = kept + chunk
             line += exc.object[: exc.start].count(b"\n")
-            sample = before[-_SAMPLE_BYTES:] + whole + binary.read(_SAMPLE_BYTES)
-            return line, exc.object[exc.start], sample
+            around = before[-_SAMPLE_BYTES:] + chunk + binary.read(_SAMPLE_BYTES)
+            return _BadByte(line, exc.object[exc.start], around)
         before = chunk
     try:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as exc:
-        return line, exc.object[exc.start], before
+        return _BadByte(line, exc.object[exc.start], before, is_cut=True)
     return None
 
 
@@ -127,7 +137,9 @@ def _guess_encoding(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes  # costs 30 ms: only once something is wrong
 
     best = from_bytes(sample, cp_isolation=_COMMON_ENCODINGS).best()
-    name = best.encoding if best is not None else "cp1252"
+    alike = [] if best is None else best.could_be_from_charset
+    # Several encodings often give the same text: the commonest name is the most helpful one.
+    name = next((name for name in _COMMON_ENCODINGS if name in alike), "cp1252")
     try:
         sample.decode(name)
     except UnicodeDecodeError:
