@@ -76,6 +76,7 @@ def wire_requests(count: int, host: str) -> list[bytes]:
 async def flood(base_url: str, requests: int, connections: int) -> float:
     """Requests per second."""
     place = urlsplit(base_url)
+    assert place.hostname and place.port
     share = Share(wire_requests(requests, place.netloc), connections)
     loop = asyncio.get_running_loop()
     began = time.monotonic()
