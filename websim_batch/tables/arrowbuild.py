@@ -24,7 +24,13 @@ _OUR_TYPES: dict[str, pa.DataType] = {
     "int32": pa.int32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
-_CODES = {pa.int16(): "h", pa.int32(): "i", pa.int64(): "q", pa.timestamp("us", "UTC"): "q", pa.float64(): "d"}
+_CODES = {
+    pa.int16(): "h",
+    pa.int32(): "i",
+    pa.int64(): "q",
+    pa.timestamp("us", "UTC"): "q",
+    pa.float64(): "d",
+}
 _SPANS = {"h": 1 << 15, "i": 1 << 31, "q": 1 << 63}
 
 
@@ -58,7 +64,9 @@ def build(values: Values, kind: pa.DataType) -> pa.Array:
     if kind in (pa.string(), pa.large_string()):
         return _text(values, kind, mask, nulls)
     filled = [0 if value is None else value for value in values] if nulls else values
-    return pa.Array.from_buffers(kind, len(values), [mask, pa.py_buffer(_numbers(filled, _CODES[kind]))], nulls)
+    return pa.Array.from_buffers(
+        kind, len(values), [mask, pa.py_buffer(_numbers(filled, _CODES[kind]))], nulls
+    )
 
 
 def _text(values: Values, kind: pa.DataType, mask: pa.Buffer | None, nulls: int) -> pa.Array:

@@ -124,7 +124,9 @@ class ParquetSource(ArrowBased):
                 rows = self._counted(parquet.metadata.num_rows)
         except (pa.ArrowException, OSError) as exc:
             if self._file.head(1):
-                found.add("unreadable", f"is no whole Parquet file ({_first_line(exc)}); make or copy it again")
+                found.add(
+                    "unreadable", f"is no whole Parquet file ({_first_line(exc)}); make or copy it again"
+                )
             self._schema = pa.schema([])
         self._check_names(names, found)
         self._info = TableInfo(tuple(names), rows, before, dict(found.counts))
@@ -155,7 +157,9 @@ class ParquetSource(ArrowBased):
                 if parquet.schema_arrow != schema:
                     raise changed(self.display)
                 # A dot in a name also means a member: then all columns are read and picked afterwards.
-                by_name = None if columns is None or any("." in name for name in schema.names) else list(columns)
+                by_name = (
+                    None if columns is None or any("." in name for name in schema.names) else list(columns)
+                )
                 size = _batch_rows(parquet.metadata, rows)
                 for batch in parquet.iter_batches(size, columns=by_name, use_threads=False):
                     self._file.require_unchanged(info.fingerprint)
@@ -212,7 +216,9 @@ class ArrowSource(ArrowBased):
 def frame_source(table: object, options: ReadOptions) -> ArrowSource:
     """A source over an Arrow table or stream, or a pandas or polars DataFrame; UsageError for anything else."""
     if options.delimiter is not None or options.encoding is not None:
-        raise UsageError("--delimiter and --encoding are for text tables, and this is a table in memory; leave them out")
+        raise UsageError(
+            "--delimiter and --encoding are for text tables, and this is a table in memory; leave them out"
+        )
     name = f"the {type(table).__name__}"
     if isinstance(table, pa.Table):
         return ArrowSource(table, name, options)
@@ -222,7 +228,9 @@ def frame_source(table: object, options: ReadOptions) -> ArrowSource:
     try:
         whole = pa.Table.from_pandas(table) if is_pandas else pa.table(table)
     except (pa.ArrowException, TypeError, ValueError) as exc:
-        raise UsageError(f"{name} does not fit into Arrow: {_first_line(exc)}; give each column one type") from exc
+        raise UsageError(
+            f"{name} does not fit into Arrow: {_first_line(exc)}; give each column one type"
+        ) from exc
     return ArrowSource(whole, name, options)
 
 

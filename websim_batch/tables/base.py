@@ -136,7 +136,12 @@ class ProblemList:
         self.counts: Counter[str] = Counter()
 
     def add(
-        self, kind: str, message: str, line: int | None = None, row: int | None = None, column: str | None = None
+        self,
+        kind: str,
+        message: str,
+        line: int | None = None,
+        row: int | None = None,
+        column: str | None = None,
     ) -> None:
         """Note one structural problem."""
         self.counts[kind] += 1
@@ -153,7 +158,9 @@ def format_of(path: Path) -> tuple[Format, Compression | None]:
         compression = "gz" if suffixes.pop() == ".gz" else "zst"
     known = SUFFIXES.get(suffixes[-1]) if suffixes else None
     if known is None or (known == "parquet" and compression):
-        raise UsageError(f"{path}: the name does not say which kind of table it is; use one of {KNOWN_SUFFIXES}")
+        raise UsageError(
+            f"{path}: the name does not say which kind of table it is; use one of {KNOWN_SUFFIXES}"
+        )
     return known, compression
 
 
@@ -166,8 +173,10 @@ def default_delimiter(path: Path | None) -> str:
 def checked_delimiter(text: str) -> str:
     """`text` as one separator character (`tab` and `\\t` mean a tab); UsageError for anything else."""
     char = {"tab": "\t", "\\t": "\t"}.get(text, text)
-    if len(char) != 1 or char in '"\r\n\ufeff\0':
-        raise UsageError(f"--delimiter {text!r} is not one character; use for example ';' or '\\t'")
+    if len(char) != 1 or char.isalnum() or char in '_"\r\n\ufeff\0':
+        raise UsageError(
+            f"--delimiter {text!r} is not one sign that can separate; use for example ';' or '\\t'"
+        )
     return char
 
 
@@ -176,7 +185,9 @@ def check_encoding(name: str) -> None:
     try:
         "a".encode(name)
     except (LookupError, ValueError) as exc:
-        raise UsageError(f"--encoding {name!r} is not known; use for example utf-8, cp1252 or utf-16") from exc
+        raise UsageError(
+            f"--encoding {name!r} is not known; use for example utf-8, cp1252 or utf-16"
+        ) from exc
 
 
 def clashes(columns: Sequence[str], prefix: str = "") -> tuple[str, ...]:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
 
 from websim_batch.errors import InternalError
-from websim_batch.records import OUTPUT_COLUMNS, OutputCells
-
-TEXT_PLACES = tuple(i for i, (_, kind) in enumerate(OUTPUT_COLUMNS) if kind in ("string", "large_string"))
-TIME_PLACES = tuple(i for i, (_, kind) in enumerate(OUTPUT_COLUMNS) if kind == "timestamp")
-_FIRST_TIME, _LAST_TIME = TIME_PLACES
-_FORMULA = ("=", "+", "-", "@")
+from websim_batch.records import OutputCells
 
 
 def iso_times() -> Callable[[int | None], str | None]:
@@ -31,27 +25,6 @@ def iso_times() -> Callable[[int | None], str | None]:
         return f"{spelled}.{rest:06d}Z"
 
     return iso
-
-
-def text_cells(csv_safe: bool) -> Callable[[OutputCells], list[Any]]:
-    """A function from our cells to what the CSV writer takes: None is empty, numbers stay numbers."""
-    iso = iso_times()
-
-    def plain(cells: OutputCells) -> list[Any]:
-        row: list[Any] = list(cells)
-        row[_FIRST_TIME] = iso(row[_FIRST_TIME])
-        row[_LAST_TIME] = iso(row[_LAST_TIME])
-        return row
-
-    def safe(cells: OutputCells) -> list[Any]:
-        row = plain(cells)
-        for place in TEXT_PLACES:
-            text = row[place]
-            if text and text[0] in _FORMULA:
-                row[place] = "'" + text
-        return row
-
-    return safe if csv_safe else plain
 
 
 class CellStream:

@@ -88,7 +88,9 @@ class CsvSource:
         pick = _picker(info.columns, columns)
         for position, lines, rows in self._checked_batches(info):
             skip = max(start - position, 0)
-            numbered = zip(range(position + skip, position + len(rows)), lines[skip:], rows[skip:], strict=True)
+            numbered = zip(
+                range(position + skip, position + len(rows)), lines[skip:], rows[skip:], strict=True
+            )
             if batch := [PromptRow(at, line, pick(row)) for at, line, row in numbered]:
                 yield batch
 
@@ -152,7 +154,9 @@ class CsvSource:
             raise changed(self.display)
 
     def _moved(self, line: int, row: int, cells: int, width: int) -> None:
-        raise InputChangedError(f"{changed(self.display)} (line {line} now has {cells} cells instead of {width})")
+        raise InputChangedError(
+            f"{changed(self.display)} (line {line} now has {cells} cells instead of {width})"
+        )
 
     def _batches(self, header: list[str], ragged: Callable[[int, int, int, int], None]) -> Iterator[Batch]:
         """The rows in batches; puts the column names into `header` first, and tells `ragged` of unequal rows."""
@@ -245,7 +249,11 @@ def _picker(names: Sequence[str], wanted: Sequence[str]) -> Callable[[list[str]]
 def _check_header(columns: list[str], found: ProblemList) -> None:
     for name in duplicates(columns):
         shown = f"{name!r} stands" if name else "an empty name stands"
-        found.add("duplicate_column", f"the column {shown} {columns.count(name)} times in the header; rename all but one", 1)
+        found.add(
+            "duplicate_column",
+            f"the column {shown} {columns.count(name)} times in the header; rename all but one",
+            1,
+        )
     if columns and not any(columns):
         found.add("empty_header", "the header names no column; write the column names into the first line", 1)
 

@@ -88,5 +88,3 @@ def _after_space(text: str, at: int) -> int:
     while text[at : at + 1] and text[at] in _SPACE:
         at += 1
     return at
-
-

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
 _SPACE = b" \t\r\n"
 _SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
-_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a truth value", type(None): "null"}
+_NAMES = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
 
 
 class Batch(NamedTuple):
@@ -218,11 +225,18 @@ def _check_slowly(line: bytes, number: int, row: int, columns: dict[str, None], 
         members = split_object(text)
     except ValueError as exc:
         reason = str(exc).partition(": line ")[0]
-        found.add("invalid_json", f"the line is no JSON ({reason}); write one whole object on each line", number, row)
+        found.add(
+            "invalid_json",
+            f"the line is no JSON ({reason}); write one whole object on each line",
+            number,
+            row,
+        )
         return
     if members is None:
         kind = _NAMES.get(type(json.loads(text)), "no object")
-        found.add("not_an_object", f"the line is {kind}, not an object; write one {{…}} on each line", number, row)
+        found.add(
+            "not_an_object", f"the line is {kind}, not an object; write one {{…}} on each line", number, row
+        )
         return
     keys = [member.key for member in members]
     for key in {key for key in keys if keys.count(key) > 1}:

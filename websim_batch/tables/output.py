@@ -61,4 +61,6 @@ def require_ours(path: Path) -> None:
     except UsageError:
         ours = False
     if not ours:
-        raise ForeignFileError(f"{path}: is there already and was not written by websim-batch; use --overwrite or another -o")
+        raise ForeignFileError(
+            f"{path}: is there already and was not written by websim-batch; use --overwrite or another -o"
+        )

@@ -43,7 +43,9 @@ def _last_quote(pieces: Iterator[str], line: int, delimiter: str) -> tuple[int, 
     One cell after the other: a cell that begins with a quote runs to the next quote that is not doubled; then a
     separator or a line end must follow.
     """
-    start = re.compile(f'(?:[^{re.escape(delimiter)}"\r\n][^{re.escape(delimiter)}\r\n]*)?{re.escape(delimiter)}')
+    start = re.compile(
+        f'(?:[^{re.escape(delimiter)}"\r\n][^{re.escape(delimiter)}\r\n]*)?{re.escape(delimiter)}'
+    )
     opened = line
     in_quotes = False
     budget = MOST_CHARACTERS
@@ -81,5 +83,3 @@ def _closing_quote(piece: str, at: int) -> int:
         if piece[quote + 1 : quote + 2] != '"':
             return quote + 1
         at = quote + 2
-
-

@@ -247,7 +247,9 @@ def _struct_texts(values: pa.Array) -> list[str]:
     columns = [json_texts(values.field(index)) for index in range(len(names))]
     rows = zip(*columns, strict=True) if columns else iter([()] * len(values))
     return [
-        "{" + ",".join(f"{name}:{text}" for name, text in zip(names, row, strict=True)) + "}" if valid else "null"
+        "{" + ",".join(f"{name}:{text}" for name, text in zip(names, row, strict=True)) + "}"
+        if valid
+        else "null"
         for row, valid in zip(rows, values.is_valid().to_pylist(), strict=True)
     ]
 

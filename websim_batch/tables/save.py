@@ -111,5 +111,7 @@ def _sync_folder(folder: Path) -> None:
 def _explained(exc: OSError, path: Path) -> DiskFullError | UsageError:
     reason = exc.strerror or str(exc)
     if exc.errno in _FULL:
-        return DiskFullError(f"{path}: the output cannot be written ({reason}); make room, then give the same command")
+        return DiskFullError(
+            f"{path}: the output cannot be written ({reason}); make room, then give the same command"
+        )
     return UsageError(f"{path}: cannot be written ({reason})")

@@ -1,0 +1,118 @@
+"""Streams out of the journal in the input's order, in short reads: none of them keeps the log from being folded."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+from websim_batch.records import Attempt, OutputCells, Status
+
+CHUNK = 1024
+
+
+class Placed(NamedTuple):
+    """An input row as the journal knows it: its number there, who it is, and whether it was never sent before."""
+
+    row_id: int
+    key: bytes
+    is_new: bool
+
+
+class Known(NamedTuple):
+    """What the journal knows of a row; `status` None: no result yet.
+
+    `requests` counts those that were sent, or perhaps sent; `number` is the highest in the ledger, so that the
+    next request of the row has `number + 1`.
+    """
+
+    status: Status | None = None
+    error_type: str | None = None
+    request_hash: bytes | None = None
+    cells: bytes | None = None
+    requests: int = 0
+    number: int = 0
+
+
+NOTHING = Known()
+PENDING = OutputCells("pending")
+
+_SENT = "(SELECT count(*) FROM requests AS q WHERE q.row_id = w.row_id AND q.delivery <> 'not_sent')"
+_KNOWN = (
+    f"SELECT w.row_id, w.key, r.status, r.error_type, r.request_hash, w.cells, coalesce(r.requests, {_SENT}), "
+    "coalesce((SELECT max(number) FROM requests AS q WHERE q.row_id = w.row_id), 0) "
+    "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id WHERE w.row_id "
+)
+_CELLS = (
+    "SELECT w.row_id, w.key, coalesce(r.status, 'pending'), r.response, r.image_url, r.error_type, r.error_message, "
+    f"r.http_status, min(coalesce(r.requests, {_SENT}), 32767), r.latency_ms, r.wait_ms, r.prompt_tokens, "
+    "r.completion_tokens, r.finish_reason, r.request_kind, r.request_model, r.request_project_id, "
+    "CASE WHEN r.request_hash IS NOT NULL THEN lower(hex(r.request_hash)) END, r.started_us, r.finished_us, u.run_id "
+    "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id LEFT JOIN runs AS u ON u.run = r.run "
+    "WHERE w.row_id "
+)
+_RANGE = "BETWEEN ? AND ?"
+_LIST = f"IN ({', '.join('?' * CHUNK)})"
+
+_new_known: Callable[[Sequence[Any]], Known] = partial(tuple.__new__, Known)
+_new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, OutputCells)
+
+
+def known(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[Known]:
+    """What the journal knows of each placed row."""
+    return _matched(db, _KNOWN, placed, _new_known, NOTHING)
+
+
+def output_cells(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[OutputCells]:
+    """The output's cells of each placed row."""
+    return _matched(db, _CELLS, placed, _new_cells, PENDING)
+
+
+def _matched(
+    db: sqlite3.Connection,
+    query: str,
+    placed: Iterable[Placed],
+    new: Callable[[Sequence[Any]], Any],
+    nothing: Any,
+) -> Iterator[Any]:
+    """One value per placed row. A line counts only if its key is the row's: no answer beside another's row."""
+    rows = iter(placed)
+    while chunk := list(islice(rows, CHUNK)):
+        found = {line[0]: line for line in _lines(db, query, [row[0] for row in chunk])}
+        for row_id, key, _ in chunk:
+            line = found.get(row_id)
+            yield nothing if line is None or line[1] != key else new(line[2:])
+
+
+def _lines(db: sqlite3.Connection, query: str, row_ids: list[int]) -> list[tuple[Any, ...]]:
+    """The journal's lines of some rows, in no order: by range if they lie close together."""
+    low, high = min(row_ids), max(row_ids)
+    if high - low < 2 * len(row_ids):
+        return db.execute(query + _RANGE, (low, high)).fetchall()
+    fill = (None,) * (CHUNK - len(row_ids))
+    return db.execute(query + _LIST, (*row_ids, *fill)).fetchall()
+
+
+def attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
+    """The ledger in the order of its key."""
+    query = (
+        "SELECT row_id, number, run, started_us, elapsed_us, http_status, error_type, delivery FROM requests "
+        f"WHERE (row_id, number) > (?, ?) ORDER BY row_id, number LIMIT {CHUNK}"
+    )
+    last: tuple[int, int] = (-1, -1)
+    while lines := db.execute(query, last).fetchall():
+        yield from map(Attempt._make, lines)
+        last = lines[-1][:2]
+
+
+def ledger_counts(db: sqlite3.Connection, run: int | None) -> tuple[int, int, int, int]:
+    """Requests answered, unknown, not sent; and of the unknown those without an outcome."""
+    query = (
+        "SELECT coalesce(sum(delivery = 'answered'), 0), coalesce(sum(delivery = 'unknown'), 0), "
+        "coalesce(sum(delivery = 'not_sent'), 0), coalesce(sum(delivery = 'unknown' AND elapsed_us IS NULL), 0) "
+        "FROM requests WHERE ? IS NULL OR run = ?"
+    )
+    answered, unknown, not_sent, left_open = db.execute(query, (run, run)).fetchone()
+    return answered, unknown, not_sent, left_open

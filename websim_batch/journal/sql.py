@@ -1,0 +1,48 @@
+"""SQL of the journal's hot paths: many rows in one statement, so that SQLite works on them without Python's lock."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+SIZES = (1, 8, 32, 128, 256)
+"""Rows per statement: few, so that each is compiled once; a group is filled up to the next with nulls."""
+
+_RESULT_COLUMNS = (
+    "row_id, status, response, image_url, error_type, error_message, http_status, requests, latency_ms, "
+    "wait_ms, prompt_tokens, completion_tokens, finish_reason, request_kind, request_model, request_project_id, "
+    "request_hash, started_us, finished_us, run"
+)
+_REQUEST_COLUMNS = "row_id, number, run, started_us, elapsed_us, http_status, error_type, delivery"
+_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _REQUEST_COLUMNS.split(", ")[2:])
+
+
+class ManyRows:
+    """One table's statement that stores rows, in a few fixed sizes; rows that begin with null are left out."""
+
+    def __init__(self, head: str, width: int, tail: str = "") -> None:
+        line = "(" + ", ".join("?" * width) + ")"
+        self._fill = (None,) * width
+        self._texts = {
+            size: f"{head} SELECT * FROM (VALUES {', '.join([line] * size)}) WHERE column1 IS NOT NULL {tail}"
+            for size in SIZES
+        }
+
+    def store(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Write all `rows`; each has as many values as the table's statement has columns."""
+        for start in range(0, len(rows), SIZES[-1]):
+            part = rows[start : start + SIZES[-1]]
+            size = next(size for size in SIZES if size >= len(part))
+            fill = self._fill * (size - len(part))
+            db.execute(self._texts[size], (*chain.from_iterable(part), *fill))
+
+
+ROWS = ManyRows("INSERT OR REPLACE INTO rows (row_id, key, cells)", 3)
+RESULTS = ManyRows(f"INSERT OR REPLACE INTO results ({_RESULT_COLUMNS})", 20)
+REQUESTS = ManyRows(
+    f"INSERT INTO requests ({_REQUEST_COLUMNS})", 8, f"ON CONFLICT (row_id, number) DO UPDATE SET {_UPDATES}"
+)
+WITHDRAW = "DELETE FROM requests WHERE row_id = ? AND number = ? AND elapsed_us IS NULL"
+SUMMARY = "UPDATE runs SET summary = ? WHERE run = ?"
