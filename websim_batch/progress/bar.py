@@ -70,7 +70,9 @@ def picture(view: ProgressView) -> Group:
     """The two lines: the bar with pace and time left, and the counts with what happens; neither wraps."""
     line = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=max(view.total, 1), completed=view.done if view.total else 1, width=24)
-    line.add_row(bar, _unwrapped(f"{percent(view)} %  {view.done:,} of {view.total:,} rows  {told_pace(view)[0]}"))
+    line.add_row(
+        bar, _unwrapped(f"{percent(view)} %  {view.done:,} of {view.total:,} rows  {told_pace(view)[0]}")
+    )
     told = [Text(part, style=_STYLES.get(part.partition(" ")[0], "dim")) for part in told_counts(view)]
     told += [Text(part) for part in told_pace(view)[1:]]
     if view.in_flight:

@@ -15,7 +15,7 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 class ProgressView:
     """How far a run is. `done` rows of `total` have a final status; `eta_s` is None while nobody can know.
 
-    `limited_by` reads like `server limit ≈ 9.8/s`; `waiting_s`, `wait_reason` are set while the gate is closed.
+    `limited_by` reads like `server limit ≈ 9.8/s`; `waiting_s` and `wait_reason` while the gate is closed.
     """
 
     done: int
