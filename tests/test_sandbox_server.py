@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from websim_batch.errors import UsageError
-from websim_batch.sandbox import Misbehaviour, Outage, Sandbox, SandboxOptions, Scripted, steps
+from websim_batch.sandbox import Misbehaviour, Outage, Sandbox, SandboxOptions, Scripted, steps, wire
+from websim_batch.sandbox.limiters import LimitState
 from websim_batch.sandbox.misbehaviour import NAMED
 
 CHAT = "/api/v1/inference/run_chat_completion"
@@ -201,6 +202,20 @@ def test_a_limit_refuses_with_429_in_both_words() -> None:
         assert json.loads(second.body) == {"error": "Rate limit exceeded"}
         assert json.loads(third.body)["error"]["code"] == "rate_limit_exceeded"
         assert [arrival.attempt for arrival in sandbox.arrivals] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("wait_s", "told"), [(0.01, "1"), (1.0, "1"), (1.2, "2"), (59.98, "60")])
+def test_retry_after_is_never_less_than_the_wait(wait_s: float, told: str) -> None:
+    """Whole seconds, rounded up."""
+    assert wire.retry_after("seconds", wait_s, 0.0) == {"Retry-After": told}
+
+
+@pytest.mark.parametrize(("wait_s", "told"), [(0.02, "20ms"), (1.5, "1.5s"), (60, "1m0s"), (150, "2m30s")])
+def test_reset_times_are_written_as_the_hosted_service_does(wait_s: float, told: str) -> None:
+    """Milliseconds, seconds, minutes and seconds."""
+    headers = wire.rate_headers("openai", LimitState(10, 60.0, 3, wait_s))
+
+    assert headers["x-ratelimit-reset-requests"] == told
 
 
 def test_retry_after_in_seconds_is_whole_and_enough() -> None:
@@ -458,7 +473,7 @@ def test_an_outage_can_come_after_so_many_requests_and_end_by_itself() -> None:
     """It lasts its time on the server's clock."""
     outage = Outage("503", for_s=200.0, after_requests=3)
     with Sandbox(misbehaviour=Misbehaviour(outages=(outage,), time_scale=1000)) as sandbox:
-        seen = []
+        seen: list[int] = []
         while len(seen) < 5 or seen[-1] == 503:
             seen += statuses(sandbox, 1)
 

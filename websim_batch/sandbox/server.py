@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import time
 from dataclasses import replace
 from hashlib import blake2b
@@ -192,7 +193,7 @@ class StandIn:
         else:
             extra = wire.retry_after(self._options.retry_after, wait_s, self.clock.now())
             if dialect == "openai" and self._options.retry_after == "seconds":
-                extra["Retry-After-Ms"] = str(round(wait_s * 1000))
+                extra["Retry-After-Ms"] = str(math.ceil(wait_s * 1000))
         return replace(base, headers={**base.headers, **extra})
 
     def _faulty(self, fault: Fault, dialect: Dialect, digest: bytes, attempt: int) -> Scripted:
