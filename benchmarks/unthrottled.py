@@ -48,4 +48,4 @@ if __name__ == "__main__":
 
     from websim_batch.cli import main
 
-    main()
+    raise SystemExit(main())
