@@ -12,17 +12,15 @@ from websim_batch.job.build import build
 
 
 @click.command(cls=Command)
-@click.option(
-    "--show", default=1, metavar="N", type=click.IntRange(0), help="Show the first N requests.  [default: 1]"
-)
+@click.option("--show", default=1, metavar="N", type=int, help="Show the first N requests.  [default: 1]")
 @table_options()
 @click.argument("input", metavar="INPUT")
 @click.pass_context
 def command(ctx: click.Context, /, show: int, **raw: Any) -> None:
     """Read and check everything that `run` would, and send nothing.
 
-    Lists every problem with its place, shows the first requests, tells hazards, the time the job will take at the
-    given --rate, and what a resumed run would send. Takes the options of `run`.
+    Lists every problem with its place, shows the first requests, tells hazards, the time the job will take at
+    the given --rate, and what a resumed run would send. Takes the options of `run`.
 
     \b
     Example:

@@ -19,7 +19,7 @@ from websim_batch.cli.faults import emit
 def command(output: Path, other: Path) -> None:
     """Write the table behind OUTPUT as it stands now, in OTHER's format.
 
-    Reads the journal, so it works while a run goes on and after a crash; rows without an answer are `pending`.
+    Reads the journal, so it works while a run goes on and after a crash; unanswered rows are `pending`.
 
     \b
     Example:

@@ -101,6 +101,6 @@ def _tell_fault(kind: type[BaseException], exc: BaseException, trace: TracebackT
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     what = str(exc) if isinstance(exc, WebsimBatchError) else type(exc).__name__
     tell(
-        f"a fault of websim-batch itself: {what}{where}; what finished is kept, the same command continues it;"
-        " -v shows the traceback"
+        f"a fault of websim-batch itself: {what}{where}; what finished is kept, the same command"
+        " continues it; -v shows the traceback"
     )

@@ -52,7 +52,7 @@ def _default(option: Option) -> str:
 
 
 def filled(text: str) -> str:
-    """The README's text with every generated part written anew; raises KeyError for a command that is none."""
+    """The README's text with every generated part written anew; raises KeyError for an unknown command."""
     return _PART.sub(_part, text)
 
 

@@ -7,6 +7,7 @@ ValueError with what was found and what to write instead.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, time, timedelta
@@ -285,11 +286,11 @@ def choice(*allowed: str) -> Callable[[object], str]:
 
 def path(value: object, base: Path) -> Path:
     """A path, counted from the folder `base` if it is relative."""
-    if isinstance(value, Path):
-        return base / value
-    if "\0" in text(value):
+    written = value if isinstance(value, Path) else Path(text(value)).expanduser()
+    if "\0" in str(written):
         raise ValueError("holds a NUL character")
-    return base / Path(text(value)).expanduser()
+    # `jobs/../out` is told as `out`: from the folder's name as the user wrote it, links or not.
+    return Path(os.path.normpath(base / written)) if base.parts else written
 
 
 def template(value: object, base: Path) -> str:
