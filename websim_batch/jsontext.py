@@ -1,7 +1,7 @@
 """JSON to and from bytes: orjson's speed, without what it loses in silence.
 
-orjson writes NaN as `null`, and refuses integers beyond 64 bits and lone surrogates; it refuses to read an escaped
-lone surrogate. Here NaN is an error, the others are written and read as JSON allows.
+orjson writes NaN as `null`, and refuses integers beyond 64 bits and lone surrogates; it refuses to read an
+escaped lone surrogate. Here NaN is an error, the others are written and read as JSON allows.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import orjson
 
 from websim_batch.records import Json, NumberText
 
-_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_OPTIONS = (
+    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+)
 
 
-class _Unusual(Exception):
+class _UnusualError(Exception):
     """A value that orjson cannot write faithfully; the slow encoder looks at it."""
 
 
@@ -38,7 +40,7 @@ def dumps(value: Json) -> bytes:
 def _number_text(value: Any) -> orjson.Fragment:
     if isinstance(value, NumberText):
         return orjson.Fragment(str(value))
-    raise _Unusual
+    raise _UnusualError
 
 
 def _encode(value: Any) -> str:
@@ -46,7 +48,8 @@ def _encode(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return str(value) if isinstance(value, NumberText) else json.dumps(value, ensure_ascii=not _is_clean(value))
+        is_number = isinstance(value, NumberText)
+        return str(value) if is_number else json.dumps(value, ensure_ascii=not _is_clean(value))
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):
@@ -75,7 +78,10 @@ def _is_clean(text: str) -> bool:
 
 
 def loads(body: bytes) -> Json:
-    """The value that `body` spells; lone surrogates and broken UTF-8 become U+FFFD. Raises ValueError if it is no JSON."""
+    """The value that `body` spells.
+
+    Lone surrogates and broken UTF-8 become U+FFFD. Raises ValueError for no JSON.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -13,8 +13,11 @@ Place: TypeAlias = Literal["front", "back"]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient a row is. Backoff is full jitter, U(0, min(`backoff_max_s`, `backoff_initial_s`·2^n)): the first
-    wait is between 0 and 1 s, the second between 0 and 2 s."""
+    """How patient a row is.
+
+    Backoff is full jitter, U(0, min(`backoff_max_s`, `backoff_initial_s`·2^n)): the first wait is between 0
+    and 1 s, the second between 0 and 2 s.
+    """
 
     max_attempts: int = 5
     backoff_initial_s: float = 1.0
@@ -28,8 +31,11 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RowHistory:
-    """What was seen of one row so far. `attempts` are those charged; `refusals` all it had, `accepted_then` how many
-    requests of the run had been accepted at its first one; `free_probes` errors as a probe that were not charged."""
+    """What was seen of one row so far.
+
+    `attempts` are those charged; `refusals` all it had, `accepted_then` how many requests of the run had been
+    accepted at its first one; `free_probes` errors as a probe that were not charged.
+    """
 
     attempts: int = 0
     invalid: int = 0
@@ -47,10 +53,10 @@ FRESH = RowHistory()
 class RunFacts:
     """What a decision must know of the run, at the moment of the reply.
 
-    `ok_rows`: rows that ended `ok`. `accepted`: requests answered with anything but a refusal or an error, ok ones and
-    others. `suspects_in_a_row`: answers 403 or 404 since the last other answer, this one included. `deadline_in_s`:
-    seconds to the end of the run's time, None without one. `random`: from [0, 1), for the jitter. `is_probe`: this
-    request was the one that tested a closed gate.
+    `ok_rows`: rows that ended `ok`. `accepted`: requests answered with anything but a refusal or an error.
+    `suspects_in_a_row`: answers 403 or 404 since the last other answer, this one included. `deadline_in_s`:
+    seconds to the end of the run's time, None without one. `random`: from [0, 1), for the jitter.
+    `is_probe`: this request was the one that tested a closed gate.
     """
 
     ok_rows: int = 0
@@ -73,7 +79,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Send the row once more, not before `delay_s`; a closed gate may make it later. `history` is its new one."""
+    """Send the row once more after `delay_s`, or later if the gate is closed; `history` is its new one."""
 
     delay_s: float
     kind: Cause
@@ -120,12 +126,13 @@ def is_charged(reply: Reply) -> bool:
 
 
 def backoff_s(policy: RetryPolicy, failures: int, random: float) -> float:
-    """Full jitter after `failures` failures: U(0, 1) s after the first, U(0, 2) s after the second, at most 60 s."""
-    return random * min(policy.backoff_max_s, policy.backoff_initial_s * 2.0 ** min(max(failures - 1, 0), 60))
+    """Full jitter: U(0, 1) s after the first of the `failures`, U(0, 2) s after the second, at most 60 s."""
+    longest = policy.backoff_initial_s * 2.0 ** min(max(failures - 1, 0), 60)
+    return random * min(policy.backoff_max_s, longest)
 
 
 def _after_refusal(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
-    """The gate waits for everyone; only a row that alone is refused, while others are accepted, ends by it."""
+    """The gate waits for everyone; only a row that alone is refused, while others are accepted, ends so."""
     if _is_put_off(policy, reply, run):
         return Stop(_deferred(reply, run), "deferred")
     history = replace(
@@ -159,7 +166,10 @@ def _after_invalid(policy: RetryPolicy, history: RowHistory, reply: Reply, run: 
 
 
 def _charge(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> RowHistory:
-    """A probe's error tells of an outage, not of its row, once the service was seen to work; for a bounded while."""
+    """The history with one more attempt.
+
+    Once the service was seen to work, a probe's error tells of an outage, not of its row: a few are free.
+    """
     if not is_charged(reply):
         return history
     if run.is_probe and run.accepted and history.free_probes < policy.max_free_probes:
@@ -184,7 +194,8 @@ def _is_everywhere(run: RunFacts) -> bool:
 
 def _deferred(reply: Reply, run: RunFacts) -> StopReason:
     wait = f"the server puts requests off by {reply.retry_after_s:.0f} s (Retry-After)"
-    bound = "more than an hour" if run.deadline_in_s is None else f"the run's time ends in {run.deadline_in_s:.0f} s"
+    left_s = run.deadline_in_s
+    bound = "more than an hour" if left_s is None else f"the run's time ends in {max(left_s, 0.0):.0f} s"
     return StopReason(4, "deferred", f"{wait}, {bound}; give the same command again later")
 
 

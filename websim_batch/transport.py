@@ -3,11 +3,12 @@
 Nothing above this module has heard of aiohttp. What is special here, and why:
 
 - No redirects, no cookies, no retries: each request is one attempt that the caller counts.
-- The timeout is our own. All requests of a run have the same one, so the first sent is the first due, and one timer
-  serves them all; aiohttp makes a timer, a handle and a context for each.
+- The timeout is our own. All requests of a run have the same one, so the first sent is the first due, and
+  one timer serves them all; aiohttp makes a timer, a handle and a context for each.
 - The body is decompressed here, so that a broken one does not hide the answer's status.
-- `_QuickRequest` writes a prebuilt head and the body in one go. It leans on inner parts of aiohttp, hence it is used
-  only with versions it was tested with; `_MarkedRequest` does the same through the documented parts.
+- `_QuickRequest` writes a prebuilt head and the body in one go. It leans on inner parts of aiohttp, hence
+  it is used only with versions it was tested with; `_MarkedRequest` does the same through the documented
+  parts.
 """
 
 from __future__ import annotations
@@ -36,13 +37,18 @@ CONNECT_TIMEOUT_S: Final = 10.0
 """Longest that a connection may take to stand, in seconds."""
 
 KEEPALIVE_S: Final = 4.0
-"""How long an idle connection is kept; many servers close theirs after 5 s, and a request sent just then is lost."""
+"""How long an idle connection is kept.
+
+Many servers close theirs after 5 s, and a request sent just then is lost.
+"""
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """Largest body of an answer, also after decompression."""
 
 _QUICK_VERSIONS = frozenset({"3.14"})
-_QUICK_BODY = 64 * 1024  # a longer body may be refused before it is all sent; aiohttp's own writer handles that
+_QUICK_BODY = (
+    64 * 1024
+)  # a longer one may be refused before it is all sent; aiohttp's own writer handles that
 _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -51,7 +57,8 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 class TransportSettings:
     """How to speak: the final headers of every request, the timeout of one request in seconds, an HTTP proxy.
 
-    `concurrency` is the most requests in flight, which the caller holds: the pool itself never makes one wait.
+    `concurrency` is the most requests in flight, which the caller holds: the pool itself never makes one
+    wait.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -95,9 +102,9 @@ class Transport:
     async def send(self, wire: WireRequest) -> WireResponse:
         """One POST and its whole answer, whatever its status.
 
-        Raises TransportError: OutageError if no connection could be made, RequestTimeoutError after the timeout
-        (counted from here to the last byte), ConnectionFailedError if the connection broke. Its `delivery` says
-        whether the server may have acted on the request.
+        Raises TransportError: OutageError if no connection could be made, RequestTimeoutError after the
+        timeout (counted from here to the last byte), ConnectionFailedError if the connection broke. Its
+        `delivery` says whether the server may have acted on the request.
         """
         body = _Body(wire.body)
         if self._is_quick and len(body) <= _QUICK_BODY:
@@ -123,7 +130,12 @@ class Transport:
         self._deadlines.start(task, started)
         try:
             response = await session.request(
-                method, self._url(wire.url), data=body, headers=wire.headers, allow_redirects=False, proxy=self._proxy
+                method,
+                self._url(wire.url),
+                data=body,
+                headers=wire.headers,
+                allow_redirects=False,
+                proxy=self._proxy,
             )
             content = await _read_body(response)
         except asyncio.CancelledError:
@@ -185,12 +197,11 @@ class Transport:
         proxy = "" if self._proxy is None else mask_url(str(self._proxy))
         return map_error(error, is_sent=body is None or body.is_sent, proxy=proxy)
 
-    def _proxy_answer(
-        self, error: foreign.ClientHttpProxyError, url: str, elapsed_s: float
-    ) -> WireResponse:
+    def _proxy_answer(self, error: foreign.ClientHttpProxyError, url: str, elapsed_s: float) -> WireResponse:
         """A proxy that refuses the tunnel: its 407 is the run's affair, anything else is no connection."""
         if error.status != 407:
-            failure = OutageError(f"the proxy {mask_url(str(self._proxy))} refuses the tunnel: HTTP {error.status}")
+            proxy = mask_url(str(self._proxy))
+            failure = OutageError(f"the proxy {proxy} refuses the tunnel: HTTP {error.status}")
             failure.elapsed_s = elapsed_s
             raise failure from error
         return WireResponse(407, error.headers or {}, one_line(error.message).encode(), elapsed_s, url)
@@ -234,6 +245,9 @@ class _Nothing:
     output_size = 0
 
 
+_NOTHING: Any = _Nothing()
+
+
 class _QuickRequest(aiohttp.ClientRequest):
     """A small POST without proxy, authentication, cookies or compression: head and body in one write.
 
@@ -264,7 +278,7 @@ class _QuickRequest(aiohttp.ClientRequest):
         body.is_sent = True
         transport.write(b"%s%d\r\n\r\n%s" % (head, len(body), body))
         conn.protocol.start_timeout()
-        self.response = self.response_class(
+        return self.response_class(
             self.method,
             self.original_url,
             writer=None,
@@ -274,9 +288,8 @@ class _QuickRequest(aiohttp.ClientRequest):
             traces=self._traces,
             loop=self.loop,
             session=self._session,
-            stream_writer=_Nothing,
+            stream_writer=_NOTHING,
         )
-        return self.response
 
 
 def _head_bytes(url: URL, headers: CIMultiDict[str]) -> bytes:
@@ -298,7 +311,7 @@ class _Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         self._loop = loop
         self._timeout_s = timeout_s
-        self._started: dict[asyncio.Task[Any], float] = {}  # in the order of sending, which is that of falling due
+        self._started: dict[asyncio.Task[Any], float] = {}  # in the order of sending, hence of falling due
         self._expired: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -390,7 +403,10 @@ def _decompressed(content: _Content, encoding: str) -> _Content:
 
 
 def map_error(error: Exception, is_sent: bool, proxy: str = "") -> TransportError:
-    """The error of our own tree for one of aiohttp's or of the system's; `proxy` is the masked URL of the proxy."""
+    """The error of our own tree for one of aiohttp's or of the system's.
+
+    `proxy` is the masked URL of the proxy.
+    """
     kind = next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), "connection")
     if kind == "timeout" and is_sent:
         return RequestTimeoutError("no answer within the timeout")
@@ -473,7 +489,8 @@ def _broken_words(error: Exception) -> str:
     if isinstance(error, foreign.ServerDisconnectedError):
         return "the server closed the connection without an answer"
     if isinstance(error, foreign.ClientPayloadError):
-        return one_line(f"the answer was cut: {error}")
+        words = re.search(r"message=(['\"])(.*?)\1", str(error))
+        return one_line(f"the answer was cut: {words.group(2) if words else error}")
     if isinstance(error, foreign.ClientResponseError):
         return one_line(f"the answer is no valid HTTP: {error.message}")
     return one_line(f"the connection broke: {error or type(error).__name__}")

@@ -1,4 +1,7 @@
-"""The seam of the providers: what a service must tell, and the two pure functions that turn requests into HTTP."""
+"""The seam of the providers.
+
+What a service tells of itself, and the pure functions between requests and HTTP.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from websim_batch.providers.errortext import one_line
 from websim_batch.records import Answer, Kind, Reply, Request, WireRequest, WireResponse
 
 FieldType: TypeAlias = Literal["int", "number", "bool", "text", "json"]
@@ -14,8 +18,12 @@ FieldType: TypeAlias = Literal["int", "number", "bool", "text", "json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFacts:
-    """What `render` must know of a provider. `models` is None where any name may be right; `known_fields` has the
-    request fields per kind; with `takes_other_fields` others are sent as well (as JSON if they are, else as text)."""
+    """What `render` must know of a provider.
+
+    `models` is None where any name may be right; `known_fields` has the request fields per kind; with
+    `takes_other_fields` others are sent as well (as JSON if they are, else as text). `aspect_ratios` is
+    None where any may be right, empty where the service has no such field.
+    """
 
     name: str
     models: tuple[str, ...] | None = None
@@ -39,6 +47,10 @@ class Provider(Protocol):
     base_url: str
     facts: ProviderFacts
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown, of what the provider took from the environment."""
+
     def kind_of(self, model: str | None) -> Kind:
         """Whether a request to `model` is a chat or an image."""
 
@@ -52,22 +64,36 @@ class Provider(Protocol):
         """The HTTP request. Raises ValueError for a value that JSON cannot hold (NaN)."""
 
     def parse(self, request: Request, response: WireResponse, wall_clock_s: float) -> Reply:
-        """What the answer means. Raises nothing, whatever the bytes are; `wall_clock_s` is the time of arrival."""
+        """What the answer means, whatever its bytes are.
+
+        Raises nothing. `wall_clock_s` is the time of arrival.
+        """
 
     def models_url(self) -> str | None:
         """Where the models are listed (GET); None if the list is fixed."""
 
     def parse_models(self, response: WireResponse | None) -> Sequence[str]:
-        """The models, default first. `response` is None for a fixed list. Raises ResponseStatusError, BadResponseError."""
+        """The models, default first; `response` is None for a fixed list.
+
+        Raises ResponseStatusError, BadResponseError.
+        """
 
 
-def base_reply(answer: Answer, response: WireResponse, message: str) -> Reply:
-    """A reply to a 2xx that is no answer, or declined."""
-    error_type = "content_policy" if answer is Answer.DECLINED else "bad_response"
+def invalid(response: WireResponse, message: str) -> Reply:
+    """The reply to a 2xx that is no answer."""
+    return _told(Answer.INVALID, "bad_response", response, message)
+
+
+def declined(response: WireResponse, message: str) -> Reply:
+    """The reply to a 2xx that declines the content."""
+    return _told(Answer.DECLINED, "content_policy", response, message)
+
+
+def _told(answer: Answer, error_type: str, response: WireResponse, message: str) -> Reply:
     return Reply(
         answer,
         error_type=error_type,
-        message=message,
+        message=one_line(message),
         http_status=response.status,
         latency_s=response.elapsed_s,
     )

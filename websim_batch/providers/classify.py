@@ -1,4 +1,7 @@
-"""What an answer means: by its status first, by its words second. The table of the design, and nothing of a provider."""
+"""What an answer means, by its status first and its words second.
+
+The design's table, and nothing of a provider.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,20 @@ from websim_batch.records import Answer, Reply, WireResponse
 _FATAL = {401: "auth", 402: "quota", 407: "auth"}
 _SUSPECT = {403: "permission", 404: "not_found"}
 _TRANSIENT_4XX = frozenset({408, 425})
+_QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _REFUSALS_IF_DATED = frozenset({503, 529})  # with Retry-After they are a 429 in other words
 
+_CHALLENGE_MARKS = (
+    b"challenge-platform",
+    b"cf-chl",
+    b"cf_chl",
+    b"just a moment...",
+    b"attention required! | cloudflare",
+)
 # Not right after a quotation mark: a message that quotes the prompt says nothing about the limit.
-_RATE_LIMIT = re.compile(r"(?<![\"'“‘`])\brate[ _-]?limit (?:has been |was )?exceeded", re.IGNORECASE)
+_RATE_LIMIT = re.compile(
+    r"(?<![\"'`\u201c\u2018])\brate[ _-]?limit (?:has been |was )?exceeded", re.IGNORECASE
+)
 _CONTENT_POLICY = re.compile(r"policy|policies|safety|moderation|content_filter", re.IGNORECASE)
 _CONTEXT_LENGTH = re.compile(
     r"context[ _-](?:length|window|size)|maximum context|too many (?:input )?tokens|prompt is too long"
@@ -25,7 +38,7 @@ _CONTEXT_LENGTH = re.compile(
 
 
 def refused_reply(response: WireResponse, wall_clock_s: float, base_url: str = "") -> Reply:
-    """The reply that a non-2xx answer amounts to; `base_url` is the one that was used, for the word on a redirect."""
+    """The reply that a non-2xx answer amounts to; `base_url` is the one used, for the word on a redirect."""
     error = read_error(response)
     wait_s = retry_after_s(response.headers, wall_clock_s)
     answer, error_type = classify(response.status, error, has_retry_after=wait_s is not None)
@@ -44,7 +57,7 @@ def classify(status: int, error: ErrorText, has_retry_after: bool) -> tuple[Answ
     """The class of a non-2xx answer, and its `error_type`."""
     if 300 <= status < 400:
         return Answer.FATAL, "redirect"
-    if status >= 400 and error.has_code("insufficient_quota"):
+    if status >= 400 and error.has_code(*_QUOTA_CODES):
         return Answer.FATAL, "quota"
     if status == 429 or (status in _REFUSALS_IF_DATED and has_retry_after) or _says_rate_limit(error):
         return Answer.REFUSAL, "rate_limit"
@@ -54,6 +67,8 @@ def classify(status: int, error: ErrorText, has_retry_after: bool) -> tuple[Answ
         return Answer.TRANSIENT, "server"
     if error.has_code("invalid_api_key"):
         return Answer.FATAL, "auth"
+    if error.has_code("model_not_found"):
+        return Answer.SUSPECT, "not_found"
     if status in _SUSPECT:
         return Answer.SUSPECT, _SUSPECT[status]
     return _permanent(error)
@@ -79,8 +94,7 @@ def is_challenge(response: WireResponse) -> bool:
     if response.headers.get("cf-mitigated", "").lower() == "challenge":
         return True
     page = response.body[:50_000].lower()
-    marks = (b"challenge-platform", b"cf-chl", b"cf_chl", b"just a moment...", b"attention required! | cloudflare")
-    return any(mark in page for mark in marks)
+    return any(mark in page for mark in _CHALLENGE_MARKS)
 
 
 def _message(response: WireResponse, error: ErrorText, base_url: str) -> str:

@@ -13,8 +13,8 @@ LONGEST = 400
 """Most characters of a message that is made of an answer's body."""
 
 _READ = 20_000  # bytes of a text that are looked at
-_ERROR_KEYS = ("error", "errors", "detail", "error_description", "error_message", "message", "msg", "title", "reason")
 _INNER_KEYS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
+_ERROR_KEYS = ("error", "errors", "error_message", *_INNER_KEYS)
 _CODE_KEYS = ("code", "type", "error_code")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _NO_TEXT = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]{0,1000}>", re.IGNORECASE | re.DOTALL)
@@ -23,8 +23,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 
 @dataclass(frozen=True, slots=True)
 class ErrorText:
-    """What a body says: `message` is one bounded line, never empty; `field` is its own error field alone (or "");
-    `codes` are its code and type, in lower case."""
+    """What a body says: `message` is one bounded line, never empty; `field` is its own error field alone,
+    or ""; `codes` are its code and type, in lower case."""
 
     message: str
     field: str = ""
@@ -131,7 +131,8 @@ def is_html(response: WireResponse) -> bool:
     start = response.body[:2000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<?xml")):
         return True
-    return start.startswith(b"<") and (b"<html" in start or "html" in response.headers.get("content-type", ""))
+    label = response.headers.get("content-type", "").lower()
+    return start.startswith(b"<") and (b"<html" in start or "html" in label)
 
 
 def html_title(page: str) -> str:

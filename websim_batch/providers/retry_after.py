@@ -1,4 +1,4 @@
-"""What a server says about its limits: Retry-After and the rate-limit headers. Pure; malformed values are ignored."""
+"""What a server says of its limits: Retry-After and the rate headers. Pure; malformed values are ignored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from websim_batch.records import RateHint
 
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{0,12})?|\.\d{1,12}", re.ASCII)
 _COUNT = re.compile(r"\d{1,15}", re.ASCII)
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", re.ASCII)
+_DURATION = re.compile(
+    r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", re.ASCII
+)
 _LONGEST_S = 31 * 86400.0
-_EPOCH_FROM = 1e9  # a reset time beyond this is a date in seconds, beyond a thousand times this one in milliseconds
+_EPOCH_FROM = 1e9  # a reset time beyond this is a date in seconds, beyond a thousand times it in milliseconds
 _USUAL_WINDOWS_S = (1.0, 60.0, 3600.0, 86400.0)
 
 _IETF = "ratelimit"
@@ -27,8 +29,8 @@ _X_PLAIN = (
 def retry_after_s(headers: Mapping[str, str], wall_clock_s: float) -> float | None:
     """Seconds to wait at least, from the answer's arrival; None if nothing sensible is said.
 
-    `retry-after-ms` is finer and wins. An HTTP date is measured by the server's own clock (its `Date` header) where
-    there is one; since both are cut to the second, one second is added. A past date means now.
+    `retry-after-ms` is finer and wins. An HTTP date is measured by the server's own clock (its `Date` header)
+    where there is one; since both are cut to the second, one second is added. A past date means now.
     """
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None and (value := _seconds(milliseconds)) is not None:
@@ -64,8 +66,11 @@ def _checked(hint: RateHint) -> RateHint | None:
 
 
 def _ietf(headers: Mapping[str, str]) -> RateHint:
-    """Any draft of the IETF's fields: `RateLimit-Limit: 60;w=60`, `RateLimit: limit=60, remaining=9, reset=5`,
-    `RateLimit: "name";r=9;t=5` with `RateLimit-Policy: "name";q=60;w=60`."""
+    """Any draft of the IETF's fields.
+
+    `RateLimit-Limit: 60;w=60`; `RateLimit: limit=60, remaining=9, reset=5`; `RateLimit: "name";r=9;t=5` with
+    `RateLimit-Policy: "name";q=60;w=60`.
+    """
     policy = _pairs(headers.get(_IETF_POLICY, ""))
     state = _pairs(headers.get(_IETF, ""))
     limit_field = _pairs(headers.get(_IETF_LIMIT, ""))
@@ -81,7 +86,7 @@ def _ietf(headers: Mapping[str, str]) -> RateHint:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """`name=value` pairs of the field's first policy; its bare number, if it has one, under the empty name."""
+    """The first value of each name; the first bare number, if there is one, under the empty name."""
     pairs: dict[str, str] = {}
     for part in re.split(r"[;,]", text[:500]):
         name, equals, value = part.strip().partition("=")
@@ -100,7 +105,7 @@ def _x_requests(headers: Mapping[str, str]) -> RateHint:
 
 
 def _refill_window(limit: int | None, remaining: int | None, reset_s: float | None) -> float | None:
-    """The window by limit ÷ used × the time that refills what was used: 1 of 60 in 1 s is 60 a minute.
+    """The window by limit / used * the time that refills what was used: 1 of 60 in 1 s is 60 a minute.
 
     Only where that comes close to a usual window: of a rounded time no rate can be made.
     """

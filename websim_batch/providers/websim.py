@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 
 from websim_batch import jsontext
 from websim_batch.providers import errortext, wire
-from websim_batch.providers.base import FieldType, ProviderFacts, base_reply
+from websim_batch.providers.base import FieldType, ProviderFacts, invalid
 from websim_batch.providers.classify import refused_reply
 from websim_batch.providers.retry_after import rate_hint
 from websim_batch.records import Answer, Json, Kind, Reply, Request, WireRequest, WireResponse
@@ -24,7 +24,8 @@ IMAGE_MODELS = ("flux",)
 MODELS = ("gemini-1.5-pro", "gemini-1.5-flash", "flux")
 ASPECT_RATIOS = ("1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21")
 USER_AGENT = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/126.0.0.0 Safari/537.36"
 )
 KNOWN_FIELDS: Mapping[Kind, Mapping[str, FieldType]] = {
     "chat": {"json": "bool"},
@@ -40,9 +41,9 @@ FACTS = ProviderFacts(
     known_fields=KNOWN_FIELDS,
 )
 
-# A byte to a letter or digit; the first four of them come 8 times in 256, the others 7: no matter for an id.
+# A byte to a letter or digit; the first four come 8 times in 256, the others 7: no matter for an id.
 _LETTERS = bytes(b"abcdefghijklmnopqrstuvwxyz0123456789"[byte % 36] for byte in range(256))
-_random = Random()  # noqa: S311 — an id, no secret
+_random = Random()
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
 
 
@@ -54,12 +55,15 @@ def make_project_id(for_image: bool) -> str:
 
 
 class WebsimProvider:
-    """The websim service behind `base_url`; the two endpoints can be set one by one (the class `Websim` does)."""
+    """The websim service behind `base_url`; the two endpoints can be set apart, as class `Websim` does."""
 
     name = "websim"
     facts = FACTS
+    secrets: tuple[str, ...] = ()
 
-    def __init__(self, base_url: str | None = None, chat_url: str | None = None, image_url: str | None = None) -> None:
+    def __init__(
+        self, base_url: str | None = None, chat_url: str | None = None, image_url: str | None = None
+    ) -> None:
         self.base_url = (base_url or DEFAULT_BASE_URL).rstrip("/")
         self.chat_url = chat_url or self.base_url + CHAT_PATH
         self.image_url = image_url or self.base_url + IMAGE_PATH
@@ -103,7 +107,7 @@ class WebsimProvider:
         """The answer's text or image address; everything else by the design's table."""
         if not 200 <= response.status < 300:
             return refused_reply(response, wall_clock_s, self.base_url)
-        reply = _parse_usable(request, response, self.base_url)
+        reply = _parse_usable(request, response)
         reply.rate_hint = rate_hint(response.headers, wall_clock_s)
         return reply
 
@@ -116,9 +120,9 @@ class WebsimProvider:
         return MODELS
 
 
-def _parse_usable(request: Request, response: WireResponse, base_url: str) -> Reply:
+def _parse_usable(request: Request, response: WireResponse) -> Reply:
     if response.defect:
-        return _invalid(response, f"the answer's body is unusable: {response.defect}")
+        return invalid(response, f"the answer's body is unusable: {response.defect}")
     try:
         value = jsontext.loads(response.body)
     except ValueError:
@@ -127,31 +131,31 @@ def _parse_usable(request: Request, response: WireResponse, base_url: str) -> Re
         return _parse_text(request, response, is_json=True)
     if value.get("error"):
         error = errortext.read_error(response)
-        return _invalid(response, f"HTTP {response.status} with an error: {error.message}")
-    return _image(value, response, base_url) if request.kind == "image" else _chat(request, value, response)
+        return invalid(response, f"HTTP {response.status} with an error: {error.message}")
+    return _image(value, response) if request.kind == "image" else _chat(request, value, response)
 
 
 def _chat(request: Request, value: dict[str, Any], response: WireResponse) -> Reply:
     content = value.get("content")
     if not isinstance(content, str):
-        return _invalid(response, _lacks("content", value))
+        return invalid(response, _lacks("content", value))
     text = content.strip()
     if not text:
-        return _invalid(response, "the answer's content is empty")
+        return invalid(response, "the answer's content is empty")
     if request.fields.get("json") is True:
         text = _unfenced(text)
     return Reply(Answer.OK, text, http_status=response.status, latency_s=response.elapsed_s)
 
 
-def _image(value: dict[str, Any], response: WireResponse, base_url: str) -> Reply:
+def _image(value: dict[str, Any], response: WireResponse) -> Reply:
     url = value.get("url")
     if not isinstance(url, str):
-        return _invalid(response, _lacks("url", value))
+        return invalid(response, _lacks("url", value))
     url = url.strip()
     if url.startswith("/"):
-        url = urljoin(base_url + "/", url)
+        url = urljoin(response.url, url)
     if not re.match(r"https?://[^\s/]|data:image/", url, re.IGNORECASE) or re.search(r"[\s\x00-\x1f]", url):
-        return _invalid(response, f"the answer's url is no address: {errortext.one_line(repr(url), 120)}")
+        return invalid(response, f"the answer's url is no address: {errortext.one_line(repr(url), 120)}")
     return Reply(Answer.OK, image_url=url, http_status=response.status, latency_s=response.elapsed_s)
 
 
@@ -164,18 +168,21 @@ def _lacks(name: str, value: dict[str, Any]) -> str:
 
 
 def _parse_text(request: Request, response: WireResponse, is_json: bool = False) -> Reply:
-    """A body that is no JSON object: an answer only as plain text of a chat that is not cut JSON or a page."""
+    """A body that is no JSON object: an answer only as plain text of a chat, not as cut JSON or a page."""
     text = errortext.decode_text(response).strip()
     if not text:
-        return _invalid(response, "the answer's body is empty")
+        return invalid(response, "the answer's body is empty")
     if errortext.is_html(response):
-        return _invalid(response, f"the answer is an HTML page {errortext.html_title(text)!r}")
-    label = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    looks_like_json = text[0] in '{["' or text == "null"
-    if request.kind == "image" or label != "text/plain" or looks_like_json or text.startswith("<") or "\x00" in text:
+        return invalid(response, f"the answer is an HTML page {errortext.html_title(text)!r}")
+    if request.kind == "image" or not _is_plain_text(text, response):
         what = "JSON, but no object" if is_json else "broken or cut JSON" if text[0] in '{["' else "not JSON"
-        return _invalid(response, f"the answer is {what}: {errortext.one_line(text, 120)}")
+        return invalid(response, f"the answer is {what}: {errortext.one_line(text, 120)}")
     return Reply(Answer.OK, text, http_status=response.status, latency_s=response.elapsed_s)
+
+
+def _is_plain_text(text: str, response: WireResponse) -> bool:
+    label = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return label == "text/plain" and text[0] not in '{["<' and text != "null" and "\x00" not in text
 
 
 def _unfenced(text: str) -> str:
@@ -189,7 +196,3 @@ def _unfenced(text: str) -> str:
     except ValueError:
         return text
     return inner
-
-
-def _invalid(response: WireResponse, message: str) -> Reply:
-    return base_reply(Answer.INVALID, response, errortext.one_line(message))

@@ -1,10 +1,10 @@
-"""The parts of the wire that a user may set: headers, base URL, proxy. Checked here, before anything is sent."""
+"""The parts of the wire that a user may set (headers, base URL, proxy), checked before anything is sent."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
 from websim_batch.errors import UsageError
 
@@ -57,7 +57,7 @@ def check_base_url(url: str) -> str:
     if not parts.hostname:
         raise UsageError(f"--base-url {mask_url(url)}: names no host")
     if parts.username or parts.password:
-        raise UsageError(f"--base-url {mask_url(url)}: holds a password; use --header-env 'Authorization: …' instead")
+        raise UsageError(f"--base-url {mask_url(url)}: holds a password; use --header-env 'Authorization: …'")
     if parts.query or parts.fragment:
         raise UsageError(f"--base-url {mask_url(url)}: must end with the path, without ? and #")
     return url.rstrip("/")
@@ -71,7 +71,8 @@ def check_proxy(url: str) -> str:
     parts = _split(url, "--proxy")
     if parts.scheme.startswith("socks"):
         raise UsageError(
-            f"--proxy {shown}: SOCKS is not supported; name an HTTP proxy (http://host:port), or put one in front of it"
+            f"--proxy {shown}: SOCKS is not supported; name an HTTP proxy (http://host:port), "
+            "or put one in front of it"
         )
     if parts.scheme not in ("http", "https"):
         raise UsageError(f"--proxy {shown}: must begin with http:// or https://")
@@ -98,7 +99,7 @@ def origin(url: str) -> str:
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password masked, for messages; a user name that stands alone may be a token, and is too."""
+    """The URL with its password masked, for messages; a user name alone may be a token, and is masked too."""
     credentials, at, rest = url.rpartition("@")
     if not at:
         return url
@@ -117,13 +118,3 @@ def proxy_from_environment(url: str) -> str | None:
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     return check_proxy(proxy) if proxy else None
-
-
-def unsplit_without_credentials(url: str) -> tuple[str, str | None, str | None]:
-    """The URL without user and password, and these two, decoded."""
-    from urllib.parse import unquote
-
-    parts = urlsplit(url)
-    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    user, password = parts.username, parts.password
-    return plain, None if user is None else unquote(user), None if password is None else unquote(password)
