@@ -1,6 +1,6 @@
 """Tables in and out: CSV, JSON Lines, Parquet, and tables in memory, streamed and without loss.
 
-A source is scanned once (structure, columns, rows), read as often as wanted, and joined with our columns at the end:
+A source is scanned once (structure, columns, rows), read as often as wanted, and joined with our columns:
 
     source = open_source(path, ReadOptions())
     info = source.scan(problems)

@@ -1,6 +1,6 @@
 """Arrow arrays out of Python values by their buffers.
 
-`pa.array` imports pandas at its first call, half a second and 50 MB; buffers need nothing, and are faster for text.
+`pa.array` imports pandas at its first call, half a second and 50 MB; buffers need nothing.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _CODES = {
 _SPANS = {"h": 1 << 15, "i": 1 << 31, "q": 1 << 63}
 
 
-def our_fields(names: Sequence[str]) -> list[pa.Field]:
+def our_fields(names: Sequence[str]) -> list[Any]:
     """The fields of our columns under `names`: one schema from the first row to the last."""
     return [pa.field(name, _OUR_TYPES[kind]) for name, (_, kind) in zip(names, OUTPUT_COLUMNS, strict=True)]
 
 
-def our_arrays(rows: Sequence[OutputCells]) -> list[pa.Array]:
+def our_arrays(rows: Sequence[OutputCells]) -> list[Any]:
     """Our columns of these rows."""
     types = (_OUR_TYPES[kind] for _, kind in OUTPUT_COLUMNS)
     return [build(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
@@ -55,7 +55,7 @@ def text_batch(schema: pa.Schema, columns: Sequence[Values]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([build(values, pa.large_string()) for values in columns], schema=schema)
 
 
-def build(values: Values, kind: pa.DataType) -> pa.Array:
+def build(values: Values, kind: pa.DataType) -> Any:
     """An array of `values`, None being null; numbers beyond the type's range become its end."""
     nulls = values.count(None)
     mask = _mask(values) if nulls else None
@@ -69,7 +69,7 @@ def build(values: Values, kind: pa.DataType) -> pa.Array:
     )
 
 
-def _text(values: Values, kind: pa.DataType, mask: pa.Buffer | None, nulls: int) -> pa.Array:
+def _text(values: Values, kind: pa.DataType, mask: pa.Buffer | None, nulls: int) -> Any:
     if nulls == len(values):
         parts: list[bytes] = [b""] * nulls
     else:

@@ -15,8 +15,15 @@ from websim_batch.errors import InputError, UsageError
 from websim_batch.records import NumberText, Problem, PromptRow
 from websim_batch.tables import rendering
 from websim_batch.tables.base import (
-    BATCH_BYTES, BATCH_ROWS, Format, ProblemList, ReadOptions, TableInfo, Texts, duplicates,
-)  # fmt: skip
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Format,
+    ProblemList,
+    ReadOptions,
+    TableInfo,
+    Texts,
+    duplicates,
+)
 from websim_batch.tables.files import InputFile, changed
 from websim_batch.tables.jsonlines import dump_open
 
@@ -25,7 +32,7 @@ _READ_BUFFER = 1 << 18
 
 
 class ArrowBased:
-    """What Parquet files and tables in memory have in common: batches of Arrow in, everything else from them."""
+    """What Parquet files and tables in memory have in common: all comes from batches of Arrow."""
 
     path: Path | None
     display: str
@@ -46,7 +53,7 @@ class ArrowBased:
         raise NotImplementedError
 
     def rows(self, columns: Sequence[str], start: int = 0) -> Iterator[list[PromptRow]]:
-        """Batches of at most 256 rows from position `start`: text, numbers and bools as such, all else rendered."""
+        """Batches of at most 256 rows from `start`: text, numbers and bools as such, all else rendered."""
         position = 0
         for batch in self._limited(list(columns), BATCH_ROWS):
             end = position + batch.num_rows
@@ -182,7 +189,7 @@ class ArrowSource(ArrowBased):
         self._limit = options.limit
 
     def scan(self, problems: list[Problem], most: int = 50) -> TableInfo:
-        """Look at the structure; append its problems. The fingerprint is a hash of names, types and values."""
+        """Look at the structure; the fingerprint is a hash of names, types and values."""
         found = ProblemList(problems, most, self.display)
         self._check_names(self._table.column_names, found)
         rows = self._counted(self._table.num_rows)
@@ -214,7 +221,7 @@ class ArrowSource(ArrowBased):
 
 
 def frame_source(table: object, options: ReadOptions) -> ArrowSource:
-    """A source over an Arrow table or stream, or a pandas or polars DataFrame; UsageError for anything else."""
+    """A source over an Arrow table or stream, or a DataFrame; UsageError for anything else."""
     if options.delimiter is not None or options.encoding is not None:
         raise UsageError(
             "--delimiter and --encoding are for text tables, and this is a table in memory; leave them out"
@@ -222,11 +229,12 @@ def frame_source(table: object, options: ReadOptions) -> ArrowSource:
     name = f"the {type(table).__name__}"
     if isinstance(table, pa.Table):
         return ArrowSource(table, name, options)
+    frame: Any = table
     is_pandas = type(table).__module__.partition(".")[0] == "pandas"
     if not is_pandas and not hasattr(table, "__arrow_c_stream__"):
         raise UsageError(f"{name} is no table; give a path, a DataFrame or an Arrow table")
     try:
-        whole = pa.Table.from_pandas(table) if is_pandas else pa.table(table)
+        whole = pa.Table.from_pandas(frame) if is_pandas else pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as exc:
         raise UsageError(
             f"{name} does not fit into Arrow: {_first_line(exc)}; give each column one type"
@@ -234,7 +242,7 @@ def frame_source(table: object, options: ReadOptions) -> ArrowSource:
     return ArrowSource(whole, name, options)
 
 
-def _prompt_cells(values: pa.Array) -> list[Any]:
+def _prompt_cells(values: Any) -> list[Any]:
     """Values as a request takes them: text, int, float, bool, lists and dicts; all else as its rendering."""
     values = rendering.plain(values)
     kind = values.type

@@ -60,9 +60,9 @@ class ReadOptions:
 class TableInfo:
     """What the structure pass found.
 
-    `rows` counts data rows (at most the limit). `fingerprint` moves when the file does. `problem_counts` counts every
-    structural problem by kind, also those beyond the listed ones. `delimiter_hint` is the separator that the header
-    seems to be written with, when it is not the one in use.
+    `rows` counts data rows (at most the limit). `fingerprint` moves when the file does. `problem_counts`
+    counts every structural problem by kind, also those beyond the listed ones. `delimiter_hint` is the
+    separator that the header seems to be written with, when it is not the one in use.
     """
 
     columns: tuple[str, ...]
@@ -79,7 +79,7 @@ class TableInfo:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """Where and how the output is written; `metadata` goes into Parquet's key-value metadata `websim_batch` as JSON."""
+    """Where and how the output is written; `metadata` goes into Parquet as JSON, under `websim_batch`."""
 
     path: Path
     prefix: str = ""
@@ -97,7 +97,7 @@ class Source(Protocol):
     """A table to read, as often as wanted, always in the same order; the contract suite says what holds.
 
     After `scan` every reading raises InputChangedError when the file is no longer the one that was scanned.
-    `text_rows`, `json_lines` and `arrow_batches` give whole rows in the documented rendering of the target format.
+    `text_rows`, `json_lines` and `arrow_batches` give whole rows in the rendering of the target format.
     """
 
     path: Path | None

@@ -11,7 +11,7 @@ from websim_batch.records import OutputCells
 
 
 def iso_times() -> Callable[[int | None], str | None]:
-    """A function from microseconds since the epoch to ISO 8601 with `Z`; it remembers the second it last spelled."""
+    """A function from microseconds since the epoch to ISO 8601; it remembers the last second it spelled."""
     known = -1
     spelled = ""
 

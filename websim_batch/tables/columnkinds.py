@@ -1,7 +1,8 @@
 """Which kinds of values the columns of a JSON Lines file have, and so how they stand in a table.
 
-A column of one kind keeps it; one of several kinds is JSON text. Numbers keep their digits: a column is int64 or
-double only if every number in it is written back as it was read (an integer up to 2^53 may stand among fractions).
+A column of one kind keeps it; one of several kinds is JSON text. Numbers keep their digits: a column is
+int64 or double only if every number in it is written back as it was read (an integer up to 2^53 may stand
+among fractions).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is every input row in the output once, in order, unchanged? Both tables are read again and nothing else is trusted."""
+"""Is every input row in the output once, in order, unchanged? Told from the two tables alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing in which the output is not what it should be; `row` counts data rows from 1, None for the whole."""
+    """One thing that is not what it should be; `row` counts data rows from 1, None for the whole."""
 
     row: int | None
     column: str | None
@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Comparison:
-    """What `verify` found: rows on both sides, statuses, the first differences in full and the number of all."""
+    """What `verify` found: rows, statuses, the first differences in full and the number of all."""
 
     output: str
     input: str | None
@@ -79,8 +79,8 @@ def verify(
 ) -> Comparison:
     """Compare the output with the input `table` (None: only look at the output itself).
 
-    `options` are those the run read its input with (a limit too). Raises UsageError for an output that is none of
-    ours, InputError for tables that cannot be read.
+    `options` are those the run read its input with (a limit too). Raises UsageError for an output that is
+    none of ours, InputError for tables that cannot be read.
     """
     out, out_info = _opened(output, output_options or ReadOptions())
     report = Comparison(str(output), None)
@@ -201,7 +201,7 @@ def _compare_arrow(out: Source, source: Source | None, report: Comparison) -> It
         number += batch.num_rows
 
 
-def _compare_columns(found: pa.Array, wanted: pa.Array, number: int, name: str, report: Comparison) -> None:
+def _compare_columns(found: Any, wanted: Any, number: int, name: str, report: Comparison) -> None:
     if found.equals(wanted):
         return
     from websim_batch.tables.rendering import json_texts  # NaN is not equal to itself, but its text is

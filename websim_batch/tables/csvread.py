@@ -1,7 +1,7 @@
 """CSV in: the csv module over decoded text, checked row by row.
 
-The csv module reads any cell unchanged when it gets its lines with their own line ends (`newline=""`): ten million
-rows in seconds and no memory. `strict` makes it refuse a quote in the wrong place instead of dropping it.
+The csv module reads any cell unchanged when it gets its lines with their own line ends (`newline=""`): ten
+million rows in seconds and no memory. `strict` makes it refuse a misplaced quote instead of dropping it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,21 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from websim_batch.errors import InputChangedError
 from websim_batch.records import Problem, PromptRow
 from websim_batch.tables.base import (
-    BATCH_BYTES, BATCH_ROWS, Format, ProblemList, ReadOptions, TableInfo, Texts, default_delimiter, duplicates,
-)  # fmt: skip
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Format,
+    ProblemList,
+    ReadOptions,
+    TableInfo,
+    Texts,
+    default_delimiter,
+    duplicates,
+)
 from websim_batch.tables.files import DamagedError, InputFile, changed
 from websim_batch.tables.quotes import MOST_CHARACTERS, explain_quote
 from websim_batch.tables.texts import TextInput, reading_errors
@@ -131,7 +139,8 @@ class CsvSource:
     def _ragged(self, found: ProblemList) -> Callable[[int, int, int, int], None]:
         def note(line: int, row: int, cells: int, width: int) -> None:
             few = "quote cells that hold the separator" if cells > width else "fill in what is missing"
-            message = f"the row has {cells} cell{'s' * (cells != 1)}, the header {width}; {few} ({self.delimiter!r})"
+            many = f"{cells} cell{'s' * (cells != 1)}"
+            message = f"the row has {many}, the header {width}; {few} ({self.delimiter!r})"
             found.add("ragged_row", message, line, row)
 
         return note
@@ -159,7 +168,7 @@ class CsvSource:
         )
 
     def _batches(self, header: list[str], ragged: Callable[[int, int, int, int], None]) -> Iterator[Batch]:
-        """The rows in batches; puts the column names into `header` first, and tells `ragged` of unequal rows."""
+        """The rows in batches; fills `header` first, and tells `ragged` of unequal rows."""
         with self._text.open(newline="") as (text, raw):
             csv.field_size_limit(MOST_CHARACTERS)
             reader = csv.reader(text, delimiter=self.delimiter, strict=True)
@@ -169,12 +178,10 @@ class CsvSource:
 
 
 if TYPE_CHECKING:
-    from _csv import _reader as Reader
-
     from websim_batch.tables.files import CountedReader, UnpackedReader
 
 
-def _read_header(reader: Reader, header: list[str]) -> int:
+def _read_header(reader: Any, header: list[str]) -> int:
     """Put the first row that is not blank into `header`; gives the line after it."""
     line = 1
     try:
@@ -189,7 +196,7 @@ def _read_header(reader: Reader, header: list[str]) -> int:
 
 
 def _group(
-    reader: Reader,
+    reader: Any,
     line: int,
     header: list[str],
     ragged: Callable[[int, int, int, int], None],

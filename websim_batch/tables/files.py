@@ -1,4 +1,4 @@
-"""The bytes of an input: plain or compressed files and spooled streams, read as often as wanted; has it changed?"""
+"""The bytes of an input: plain or compressed files and spooled streams, read as often as wanted."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ class DamagedError(ValueError):
 
 
 class _Unpacker(Protocol):
-    eof: bool
-    unused_data: bytes
+    @property
+    def eof(self) -> bool: ...
 
-    def decompress(self, data: bytes) -> bytes: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
 
 
 class CountedReader(io.RawIOBase):
@@ -196,7 +199,7 @@ class InputFile:
 
 
 class SpooledInput(InputFile):
-    """A stream that was copied to a file without a name, so that it can be read again; gone with the process."""
+    """A stream copied to a file without a name, so that it can be read again; gone with the process."""
 
     def __init__(self, stream: BinaryIO, display: str) -> None:
         self._file = tempfile.TemporaryFile(prefix="websim-batch-")  # noqa: SIM115 (closed by close)
@@ -224,7 +227,7 @@ class SpooledInput(InputFile):
 def changed(display: str) -> InputChangedError:
     """The error for an input that is not what it was."""
     return InputChangedError(
-        f"{display}: the file changed while it was read; let its writer finish, then give the same command again"
+        f"{display}: the file changed while it was read; let its writer finish, then try again"
     )
 
 

@@ -32,7 +32,7 @@ _MESSAGES = {
     "missing_words": "words like NA or null: pandas reads them as missing values",
     "long_integers": "integers of more than 15 digits: spreadsheets, and columns of floats, round them",
     "trailing_zeros": "decimals that end in zero: read as numbers they lose it",
-    "lone_carriage_returns": "carriage returns without a line feed: some readers take them for the end of a row",
+    "lone_carriage_returns": "carriage returns without a line feed: some readers end the row there",
     "long_cells": "cells of more than 32,767 characters: spreadsheets cut them",
     "formulas": "cells that begin like a formula: spreadsheets run them",
 }
@@ -52,7 +52,7 @@ class Hazard:
     row: int
 
     def __str__(self) -> str:
-        return f"column {self.column!r}: {self.count} × {_MESSAGES[self.kind]} (first in row {self.row})"
+        return f"column {self.column!r}: {self.count} x {_MESSAGES[self.kind]} (first in row {self.row})"
 
 
 def hazards(source: Source, info: TableInfo) -> list[Hazard]:

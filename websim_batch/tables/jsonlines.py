@@ -1,11 +1,11 @@
-"""Single lines of JSON: writing objects that stay open at the end, and taking them apart without losing a digit."""
+"""Single lines of JSON: objects that stay open at the end, and taking them apart without losing a digit."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from json.decoder import scanstring  # the C function behind json.loads
-from typing import NamedTuple
+from json import decoder
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -19,7 +19,9 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-_scan = json.JSONDecoder(parse_constant=_no_constant).scan_once
+# The C functions behind json.loads: (text, place) -> (value, place after it).
+_scan = cast(Any, json.JSONDecoder(parse_constant=_no_constant)).scan_once
+_scan_string = cast(Any, decoder).scanstring
 
 
 class Member(NamedTuple):
@@ -68,7 +70,7 @@ def _members(text: str, at: int) -> tuple[list[Member], int]:
     if text[at : at + 1] == "}":
         return members, at + 1
     while True:
-        key, at = scanstring(text, _expect(text, at, '"'), True)
+        key, at = _scan_string(text, _expect(text, at, '"'), True)
         start = _after_space(text, _expect(text, _after_space(text, at), ":"))
         value, end = _scan(text, start)
         members.append(Member(key, value, text[start:end]))

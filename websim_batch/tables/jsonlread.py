@@ -13,8 +13,14 @@ import orjson
 from websim_batch.errors import InputChangedError
 from websim_batch.records import NumberText, Problem, PromptRow
 from websim_batch.tables.base import (
-    BATCH_BYTES, BATCH_ROWS, Format, ProblemList, ReadOptions, TableInfo, Texts,
-)  # fmt: skip
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Format,
+    ProblemList,
+    ReadOptions,
+    TableInfo,
+    Texts,
+)
 from websim_batch.tables.columnkinds import Kinds, column_text
 from websim_batch.tables.files import DamagedError, InputFile, changed
 from websim_batch.tables.jsonlines import Member, split_object
@@ -36,7 +42,7 @@ _NAMES = {
 
 
 class Batch(NamedTuple):
-    """Some lines in order: the position of the first, their line numbers, their texts without space around."""
+    """Some lines in order: the position of the first, their line numbers, their texts without space."""
 
     position: int
     numbers: list[int]

@@ -1,4 +1,4 @@
-"""Outputs read back with good types: for `wb.load`, for a result's table, for anyone who works with the answers."""
+"""Outputs read back with good types: for `wb.load`, and for a result's table."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OURS = len(OUR_NAMES)
 def load(
     path: str | Path, status: str | Sequence[str] | None = None, options: ReadOptions | None = None
 ) -> pd.DataFrame:
-    """An output, or all that a pattern matches in the order of their names, as a DataFrame with Arrow's types.
+    """An output, or all that a pattern matches in the order of names, as a DataFrame with Arrow's types.
 
-    Input columns keep their types (text in CSV); ours have those of the design, the status is a category. `status`
-    keeps only rows that ended so. Raises UsageError when nothing matches or a table is no output of ours.
+    Input columns keep their types (text in CSV); ours have those of the design, the status is a category.
+    `status` keeps only rows that ended so. Raises UsageError when nothing matches or a table is not ours.
     """
     import pandas as pd
 
@@ -67,7 +67,7 @@ def read_table(path: Path, options: ReadOptions | None = None) -> pa.Table:
 def _matches(path: str | Path) -> list[Path]:
     if Path(path).exists() or not glob.has_magic(str(path)):
         return [Path(path)]
-    found = sorted(glob.glob(str(path), recursive=True))
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (patterns may be absolute)
     if not found:
         raise UsageError(f"{path}: matches no file")
     return [Path(each) for each in found]
@@ -125,7 +125,7 @@ def _typed_batch(
     return pa.RecordBatch.from_arrays([*theirs, *ours], schema=schema)
 
 
-def _our_array(texts: Iterable[str | None], kind: pa.DataType) -> pa.Array:
+def _our_array(texts: Iterable[str | None], kind: pa.DataType) -> Any:
     read: Callable[[str], Any] = str
     if pa.types.is_integer(kind):
         read = int

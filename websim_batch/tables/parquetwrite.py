@@ -42,13 +42,13 @@ def write_parquet(file: BinaryIO, source: Source, cells: CellStream, spec: Outpu
 
 def output_schema(inputs: pa.Schema, spec: OutputSpec) -> pa.Schema:
     """The input's fields and metadata, our fields, and the run's facts."""
-    metadata = dict(inputs.metadata or {})
+    metadata: dict[bytes | str, bytes | str] = {key: value for key, value in (inputs.metadata or {}).items()}
     metadata[METADATA_KEY] = json.dumps(dict(spec.metadata)).encode()
     return pa.schema([*inputs, *our_fields(spec.names())], metadata=metadata)
 
 
 def unwritable_columns(inputs: pa.Schema) -> list[tuple[str, str]]:
-    """The columns whose types Parquet cannot hold, with what it says, so that it is told before anything is paid."""
+    """The columns whose types Parquet cannot hold, with its words: to be told before anything is paid."""
     refused = []
     for field in inputs:
         try:

@@ -13,12 +13,12 @@ MOST_CHARACTERS = 1 << 28
 
 
 def explain_quote(text: TextInput, delimiter: str, line: int, row: int, problems: ProblemList) -> None:
-    """Note what is wrong with the quotes of the row that begins on `line`, at the line where the quote began."""
+    """Note what is wrong with the quotes of the row that begins on `line`, where the quote began."""
     opened, closed = _last_quote(_from_line(text, line), line, delimiter)
     place = row if row else None
     if closed is not None:
         message = (
-            f"the cell that is quoted from here on ends on line {closed}, but text follows its closing quote; "
+            f"the quoted cell that begins here ends on line {closed}, but text follows its closing quote; "
             "close the quote where the cell ends, and double each quote inside it"
         )
         problems.add("stray_quote", message, opened, place)
@@ -40,8 +40,8 @@ def _from_line(text: TextInput, line: int) -> Iterator[str]:
 def _last_quote(pieces: Iterator[str], line: int, delimiter: str) -> tuple[int, int | None]:
     """The line on which the faulty quoted cell begins, and the line of its closing quote if it has one.
 
-    One cell after the other: a cell that begins with a quote runs to the next quote that is not doubled; then a
-    separator or a line end must follow.
+    One cell after the other: a cell that begins with a quote runs to the next quote that is not doubled;
+    then a separator or a line end must follow.
     """
     start = re.compile(
         f'(?:[^{re.escape(delimiter)}"\r\n][^{re.escape(delimiter)}\r\n]*)?{re.escape(delimiter)}'

@@ -4,7 +4,7 @@
     text                as it is
     bool                true, false
     integer, decimal    all digits, decimals with their scale (1.10)
-    float               the shortest text that reads back as the same value of its width; NaN, Infinity, -Infinity
+    float               the shortest text that reads back as the same value; NaN, Infinity, -Infinity
     date, time          2024-05-01, 13:30:00 with the digits of their unit
     timestamp           2024-05-01T13:30:00.123, with Z in UTC if the type has a zone
     duration            P1DT2H's seconds: PT93600S, PT0.250S
@@ -23,7 +23,7 @@ import struct
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import orjson
 import pyarrow as pa
@@ -32,12 +32,14 @@ from pyarrow import types
 from websim_batch import jsontext
 
 Texts: TypeAlias = list[str | None]
+Array: TypeAlias = Any  # the stubs know neither the kinds of arrays nor those of types
+Kind: TypeAlias = Any
 
 _SECOND_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _DAY_S = 86_400
 
 
-def csv_texts(values: pa.Array) -> Texts:
+def csv_texts(values: Array) -> Texts:
     """Every value as CSV has it; None is null."""
     values = plain(values)
     kind = values.type
@@ -48,7 +50,7 @@ def csv_texts(values: pa.Array) -> Texts:
     return _mapped(_raw(values), _speller(kind))
 
 
-def json_texts(values: pa.Array) -> list[str]:
+def json_texts(values: Array) -> list[str]:
     """Every value as JSON text."""
     values = plain(values)
     kind = values.type
@@ -66,12 +68,12 @@ def json_texts(values: pa.Array) -> list[str]:
     return [_quoted(text) for text in texts]
 
 
-def is_text(kind: pa.DataType) -> bool:
+def is_text(kind: Kind) -> bool:
     """Whether values of this type are text as they are."""
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def is_nested(kind: pa.DataType) -> bool:
+def is_nested(kind: Kind) -> bool:
     """Whether values of this type are lists, structs or maps."""
     return bool(
         types.is_struct(kind)
@@ -84,7 +86,7 @@ def is_nested(kind: pa.DataType) -> bool:
     )
 
 
-def plain(values: pa.Array) -> pa.Array:
+def plain(values: Array) -> Array:
     """The values of dictionaries and extension types themselves; a UUID as text."""
     kind = values.type
     if types.is_dictionary(kind):
@@ -99,11 +101,11 @@ def plain(values: pa.Array) -> pa.Array:
     if types.is_run_end_encoded(kind):
         import pyarrow.compute as pc
 
-        return plain(pc.run_end_decode(values))
+        return plain(cast(Any, pc).run_end_decode(values))
     return values
 
 
-def _raw(values: pa.Array) -> list[Any]:
+def _raw(values: Array) -> list[Any]:
     """Python values without pandas: times and durations as the integers they are stored as."""
     kind = values.type
     if types.is_timestamp(kind) or types.is_duration(kind) or types.is_date64(kind) or types.is_time64(kind):
@@ -115,7 +117,7 @@ def _raw(values: pa.Array) -> list[Any]:
     return list(values.to_pylist())
 
 
-def _speller(kind: pa.DataType) -> Callable[[Any], str]:
+def _speller(kind: Kind) -> Callable[[Any], str]:
     """A function from a raw value that is not null to its text."""
     for matches, spell in _SPELLERS:
         if matches(kind):
@@ -169,7 +171,7 @@ def _time_speller(unit: str) -> Callable[[int], str]:
     return spell
 
 
-def _timestamp_speller(kind: pa.DataType) -> Callable[[int], str]:
+def _timestamp_speller(kind: Kind) -> Callable[[int], str]:
     time_of = _time_speller(kind.unit)
     per_day = _DAY_S * 10 ** _SECOND_DIGITS[kind.unit]
     zone = "Z" if kind.tz is not None else ""
@@ -181,7 +183,7 @@ def _timestamp_speller(kind: pa.DataType) -> Callable[[int], str]:
     return spell
 
 
-def _duration_speller(kind: pa.DataType) -> Callable[[int], str]:
+def _duration_speller(kind: Kind) -> Callable[[int], str]:
     digits = _SECOND_DIGITS[kind.unit]
 
     def spell(value: int) -> str:
@@ -214,7 +216,7 @@ def _spell_interval(value: Any) -> str:
     return f"P{value.months}M{value.days}DT{'-' * (value.nanoseconds < 0)}{second}.{rest:09d}S"
 
 
-_SPELLERS: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], Callable[[Any], str]]]] = (
+_SPELLERS: Sequence[tuple[Callable[[Kind], bool], Callable[[Kind], Callable[[Any], str]]]] = (
     (types.is_boolean, lambda _: _spell_bool),
     (types.is_integer, lambda _: str),
     (types.is_float64, lambda _: _spell_double),
@@ -242,7 +244,7 @@ def _quoted(text: str | None) -> str:
     return "null" if text is None else orjson.dumps(text).decode()
 
 
-def _struct_texts(values: pa.Array) -> list[str]:
+def _struct_texts(values: Array) -> list[str]:
     names = [jsontext.dumps(field.name).decode() for field in values.type]
     columns = [json_texts(values.field(index)) for index in range(len(names))]
     rows = zip(*columns, strict=True) if columns else iter([()] * len(values))
@@ -254,7 +256,7 @@ def _struct_texts(values: pa.Array) -> list[str]:
     ]
 
 
-def _map_texts(values: pa.Array) -> list[str]:
+def _map_texts(values: Array) -> list[str]:
     entries = _flat_entries(values)
     keys = json_texts(entries.field(0))
     items = json_texts(entries.field(1))
@@ -262,7 +264,7 @@ def _map_texts(values: pa.Array) -> list[str]:
     return _joined(pairs, _lengths(values))
 
 
-def _flat_entries(values: pa.Array) -> pa.Array:
+def _flat_entries(values: Array) -> Array:
     """The entries of a map array's own slots; null slots hold none (MapArray has no flatten)."""
     kind = values.type
     as_list = pa.list_(pa.struct([pa.field("k", kind.key_type, False), pa.field("v", kind.item_type)]))
@@ -271,11 +273,11 @@ def _flat_entries(values: pa.Array) -> pa.Array:
     return entries.slice(offsets[0], offsets[-1] - offsets[0]) if offsets else entries.slice(0, 0)
 
 
-def _list_texts(values: pa.Array) -> list[str]:
+def _list_texts(values: Array) -> list[str]:
     return _joined(json_texts(values.flatten()), _lengths(values))
 
 
-def _lengths(values: pa.Array) -> list[int | None]:
+def _lengths(values: Array) -> list[int | None]:
     """How many items each slot has; None is null."""
     kind = values.type
     valid = values.is_valid().to_pylist()

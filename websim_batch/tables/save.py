@@ -17,7 +17,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write whose content becomes `path` at the end, whole; after any error or kill the old one stands.
+    """A file to write whose content becomes `path` at the end, whole; after an error or kill the old stands.
 
     Raises DiskFullError when the disk is full or fails, UsageError when the place cannot be written.
     """

@@ -39,7 +39,7 @@ def packed(file: BinaryIO, compression: Compression | None) -> Iterator[BinaryIO
 def csv_quoter(delimiter: str) -> Callable[[str | None], str]:
     """A function that spells one cell; None is nothing.
 
-    The csv module's writer would leave a lone carriage return bare before Python 3.11.9, and takes twice the time.
+    The csv module's writer leaves a lone carriage return bare before Python 3.11.9, and takes twice the time.
     """
 
     def quoted(text: str | None) -> str:
