@@ -236,6 +236,8 @@ class Websim(AsyncGeneratorProvider, ProviderModelMixin):
         checked = dict(wire.mend_headers(headers))
         for name, value in checked.items():
             wire.check_header(name, value)
+        if proxy is not None:
+            wire.check_proxy(proxy)
         provider = cls._provider(request.kind)
         try:
             message = provider.build(request)

@@ -7,8 +7,7 @@ Nothing above this module has heard of aiohttp. What is special here, and why:
   one timer serves them all; aiohttp makes a timer, a handle and a context for each.
 - The body is decompressed here, so that a broken one does not hide the answer's status.
 - `_QuickRequest` writes a prebuilt head and the body in one go. It leans on inner parts of aiohttp, hence
-  it is used only with versions it was tested with; `_MarkedRequest` does the same through the documented
-  parts.
+  it serves only versions it was tested with; `_MarkedRequest` does the same through documented parts.
 """
 
 from __future__ import annotations
@@ -29,18 +28,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from websim_batch.errors import ConnectionFailedError, OutageError, RequestTimeoutError, TransportError
-from websim_batch.providers.errortext import one_line
-from websim_batch.providers.wire import check_proxy, mask_url
 from websim_batch.records import Answer, Reply, WireRequest, WireResponse
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """Longest that a connection may take to stand, in seconds."""
 
 KEEPALIVE_S: Final = 4.0
-"""How long an idle connection is kept.
-
-Many servers close theirs after 5 s, and a request sent just then is lost.
-"""
+"""How long an idle connection is kept; many servers close theirs after 5 s, just when a request is sent."""
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """Largest body of an answer, also after decompression."""
@@ -50,15 +44,15 @@ _QUICK_BODY = (
     64 * 1024
 )  # a longer one may be refused before it is all sent; aiohttp's own writer handles that
 _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
-    """How to speak: the final headers of every request, the timeout of one request in seconds, an HTTP proxy.
+    """How to speak: the final headers, the timeout of one request in seconds, an HTTP proxy (checked before).
 
-    `concurrency` is the most requests in flight, which the caller holds: the pool itself never makes one
-    wait.
+    `concurrency` is the most requests in flight. The caller holds it: the pool never makes a request wait.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -73,7 +67,7 @@ class Transport:
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
-        self._proxy = None if settings.proxy is None else URL(check_proxy(settings.proxy))
+        self._proxy = None if settings.proxy is None else URL(settings.proxy)
         self._urls: dict[str, URL] = {}
         self._heads: dict[str, bytes] = {}
         self._is_quick = self._proxy is None and aiohttp.__version__.rpartition(".")[0] in _QUICK_VERSIONS
@@ -194,17 +188,19 @@ class Transport:
         return error
 
     def _failure(self, error: Exception, body: _Body | None) -> TransportError:
-        proxy = "" if self._proxy is None else mask_url(str(self._proxy))
-        return map_error(error, is_sent=body is None or body.is_sent, proxy=proxy)
+        return map_error(error, is_sent=body is None or body.is_sent, proxy=self._shown_proxy())
+
+    def _shown_proxy(self) -> str:
+        """The proxy's address without user and password."""
+        return "" if self._proxy is None else str(self._proxy.with_user(None))
 
     def _proxy_answer(self, error: foreign.ClientHttpProxyError, url: str, elapsed_s: float) -> WireResponse:
         """A proxy that refuses the tunnel: its 407 is the run's affair, anything else is no connection."""
         if error.status != 407:
-            proxy = mask_url(str(self._proxy))
-            failure = OutageError(f"the proxy {proxy} refuses the tunnel: HTTP {error.status}")
+            failure = OutageError(f"the proxy {self._shown_proxy()} refuses the tunnel: HTTP {error.status}")
             failure.elapsed_s = elapsed_s
             raise failure from error
-        return WireResponse(407, error.headers or {}, one_line(error.message).encode(), elapsed_s, url)
+        return WireResponse(407, error.headers or {}, _one_line(error.message).encode(), elapsed_s, url)
 
 
 def reply_of_failure(error: TransportError) -> Reply:
@@ -390,7 +386,7 @@ def _decompressed(content: _Content, encoding: str) -> _Content:
     if name in ("identity", "") or content.defect or not content.data:
         return content
     if name not in ("gzip", "x-gzip", "deflate"):
-        return _Content(b"", f"content-encoding {one_line(name, 40)} was not asked for")
+        return _Content(b"", f"content-encoding {_one_line(name, 40)} was not asked for")
     is_raw = name == "deflate" and content.data[0] & 0x0F != 8
     inflater = zlib.decompressobj(wbits=-15 if is_raw else 47)
     try:
@@ -402,10 +398,15 @@ def _decompressed(content: _Content, encoding: str) -> _Content:
     return _Content(data) if inflater.eof else _Content(b"", f"cut {name}")
 
 
+def _one_line(text: str, longest: int = 300) -> str:
+    line = _BLANKS.sub(" ", text).strip()
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
 def map_error(error: Exception, is_sent: bool, proxy: str = "") -> TransportError:
     """The error of our own tree for one of aiohttp's or of the system's.
 
-    `proxy` is the masked URL of the proxy.
+    `proxy` is the address of the proxy, for words.
     """
     kind = next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), "connection")
     if kind == "timeout" and is_sent:
@@ -420,7 +421,7 @@ def map_error(error: Exception, is_sent: bool, proxy: str = "") -> TransportErro
 
 
 _KINDS: dict[type[BaseException], str] = {
-    # In the order of aiohttp's own list. The most specific class of an error's ancestry counts.
+    # In the order of aiohttp's own list; the most specific class of an error's ancestry counts.
     foreign.ClientError: "connection",
     foreign.ClientConnectionError: "connection",
     foreign.ClientConnectionResetError: "connection",
@@ -465,8 +466,8 @@ def _outage_words(error: Exception, proxy: str) -> str:
     if isinstance(error, foreign.ClientConnectorError):
         return f"cannot connect to {error.host}:{error.port}: {_system_words(error)}"
     if isinstance(error, foreign.ConnectionTimeoutError):
-        return f"no connection in time: {one_line(str(error))}"
-    return one_line(f"no connection: {error or type(error).__name__}")
+        return f"no connection in time: {_one_line(str(error))}"
+    return _one_line(f"no connection: {error or type(error).__name__}")
 
 
 def _system_words(error: foreign.ClientConnectorError) -> str:
@@ -474,12 +475,12 @@ def _system_words(error: foreign.ClientConnectorError) -> str:
     if cause.errno == 24:
         return "too many open files; lower --concurrency or raise `ulimit -n`"
     words = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror
-    return one_line(words or str(cause) or type(cause).__name__)
+    return _one_line(words or str(cause) or type(cause).__name__)
 
 
 def _tls_words(error: Exception) -> str:
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    words = one_line(str(cause) or type(cause).__name__)
+    words = _one_line(str(cause) or type(cause).__name__)
     host = getattr(error, "host", None)
     hint = "; does the server speak plain http?" if "WRONG_VERSION_NUMBER" in words.upper() else ""
     return f"TLS with {host} failed: {words}{hint}" if host else f"TLS failed: {words}{hint}"
@@ -490,7 +491,7 @@ def _broken_words(error: Exception) -> str:
         return "the server closed the connection without an answer"
     if isinstance(error, foreign.ClientPayloadError):
         words = re.search(r"message=(['\"])(.*?)\1", str(error))
-        return one_line(f"the answer was cut: {words.group(2) if words else error}")
+        return _one_line(f"the answer was cut: {words.group(2) if words else error}")
     if isinstance(error, foreign.ClientResponseError):
-        return one_line(f"the answer is no valid HTTP: {error.message}")
-    return one_line(f"the connection broke: {error or type(error).__name__}")
+        return _one_line(f"the answer is no valid HTTP: {error.message}")
+    return _one_line(f"the connection broke: {error or type(error).__name__}")
