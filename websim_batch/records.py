@@ -246,24 +246,24 @@ class Result(NamedTuple):
 
     row_id: int
     status: Status
-    response: str | None
-    image_url: str | None
-    error_type: str | None
-    error_message: str | None
-    http_status: int | None
-    requests: int
-    latency_ms: int | None
-    wait_ms: int | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    finish_reason: str | None
-    request_kind: str | None
-    request_model: str | None
-    request_project_id: str | None
-    request_hash: bytes | None
-    started_us: int | None
-    finished_us: int
-    run: int
+    response: str | None = None
+    image_url: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    http_status: int | None = None
+    requests: int = 0
+    latency_ms: int | None = None
+    wait_ms: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    request_kind: str | None = None
+    request_model: str | None = None
+    request_project_id: str | None = None
+    request_hash: bytes | None = None
+    started_us: int | None = None
+    finished_us: int = 0
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True)

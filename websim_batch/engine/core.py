@@ -1,0 +1,415 @@
+"""Sends rows through a pool of workers, each attempt granted by the throttle, each outcome journaled.
+
+    batches ──feeder──> Backlog ──dispatcher (one grant a send)──> worker: one attempt ──> retry.decide
+                          ^                                                                  │
+                          └───────────── again (front, or later) <───────────────────────────┤
+                                                             journal writer, in groups <─────┘──> counted as done
+
+All state changes are synchronous and happen in the event loop's thread; what waits is the feeder (for the disk), the
+dispatcher (for a row and for the throttle) and the workers (for the network). The engine knows no CSV, no HTTP, no TOML.
+
+At a stop nothing new is sent; what is in flight may take the grace; then it is cancelled, and the ledger keeps its
+intent without an outcome: nobody knows whether it was paid for. Cancelling loses no row: whatever has no result is
+`pending`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from websim_batch.engine.backlog import Backlog
+from websim_batch.engine.counters import Counters
+from websim_batch.engine.stops import GiveUp, too_many_failures
+from websim_batch.engine.work import Batch, Settled, Work
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from websim_batch.journal import JournalWriter
+from websim_batch.records import Answer, Attempt, Reply, Request, Result, Status, StopReason
+from websim_batch.retry import Again, Finish, RetryPolicy, RunFacts, Stop, decide
+from websim_batch.throttle import Grant, Signal, Throttle
+from websim_batch.throttle.signals import SignalKind
+
+COMMIT_WINDOW_S = 0.05
+COMMIT_WINDOW_ROWS = 256
+"""Rows are armed at most one commit window ahead of their sending."""
+
+_SIGNALS: dict[Answer, SignalKind] = {
+    Answer.REFUSAL: "refused",
+    Answer.TRANSIENT: "error",
+    Answer.OUTAGE: "outage",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of one run. `max_failures` is in rows; `grace_s` is what is in flight may take at a stop."""
+
+    policy: RetryPolicy
+    concurrency: int
+    give_up_after_s: float = 600.0
+    grace_s: float = 30.0
+    max_failures: float | None = None
+
+
+class Engine:
+    """One run: feed it batches and it returns once every row has a durable result, or the run was stopped.
+
+    `attempt` makes one HTTP try of a request and returns its Reply; it raises nothing on purpose. `run` is the
+    journal's number of this run. `already_ok` is how many rows of the job succeeded in earlier runs.
+    """
+
+    def __init__(
+        self,
+        attempt: Callable[[Request], Awaitable[Reply]],
+        throttle: Throttle,
+        rules: Rules,
+        counters: Counters,
+        *,
+        run: int,
+        already_ok: int = 0,
+    ) -> None:
+        self._attempt = attempt
+        self._throttle = throttle
+        self._rules = rules
+        self.counters = counters
+        self._run = run
+        self._ok = already_ok
+        self._suspects_in_a_row = 0
+        self._accepted = 0
+        self._backlog = Backlog()
+        self._idle: deque[asyncio.Future[tuple[Work, Grant]]] = deque()
+        self._in_flight = 0
+        self._open = 0  # rows and outcomes that are not durable yet
+        self._is_fed = False
+        self._stop: StopReason | None = None
+        self._sent_lately = _SendRate()
+        self._give_up = GiveUp(rules.give_up_after_s)
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self._deadline: float | None = None
+        self._read = asyncio.to_thread
+        # The wall clock is read once: set back in the middle of a run, it must not turn times around.
+        self._wall_offset_s = 0.0
+
+    # -- the run ---------------------------------------------------------------------------------------------------
+
+    async def run(self, batches: Iterator[Batch], writer: JournalWriter) -> StopReason | None:
+        """Send every row of `batches`; the reason if the run was stopped before, None if every row has a result.
+
+        `writer` must report its commits to `on_commit` and its failure to `on_error`.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._wall_offset_s = time.time() - self._loop.time()
+        self._writer = writer
+        self._over = asyncio.Event()
+        self._wants_rows = asyncio.Event()
+        self._has_armed = asyncio.Event()
+        if self._stop is not None:  # stopped before it began
+            return self._stop
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._feed(batches)), group.create_task(self._dispatch())]
+            tasks += [group.create_task(self._work()) for _ in range(self._rules.concurrency)]
+            await self._over.wait()
+            for task in tasks:
+                task.cancel()
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        for work in self._backlog.take_unsent():
+            writer.withdraw(self._intent(work))
+        return self._stop
+
+    def stop(self, reason: StopReason, grace_s: float | None = None) -> None:
+        """Send nothing more, and end when what is in flight is answered or `grace_s` is over. The first reason stays."""
+        if self._stop is None:
+            self._stop = reason
+        if not hasattr(self, "_over"):
+            return
+        grace_s = self._rules.grace_s if grace_s is None else grace_s
+        if grace_s <= 0:
+            self._over.set()
+        else:
+            self._alarm("grace", self._loop.time() + grace_s, self._over.set)
+        self._end_if_done()
+
+    def stop_at(self, when: float, reason: StopReason) -> None:
+        """Stop at the loop's time `when`; the server's longer waits then put rows off instead of being waited for."""
+        if self._deadline is None or when < self._deadline:
+            self._deadline = when
+            self._alarm("deadline", when, lambda: self.stop(reason))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def _feed(self, batches: Iterator[Batch]) -> None:
+        """Read ahead by about one batch, on a thread, so that a slow disk holds up nobody."""
+        done = Batch()
+        while (batch := await self._read(next, batches, done)) is not done:
+            self.counters.rows_known(batch.known)
+            self._open += len(batch.work) + len(batch.settled)
+            for settled in batch.settled:
+                self._writer.finish(settled.result, settled.key, settled.cells, settled)
+            for work in batch.work:
+                self._backlog.append(work)
+            self._arm()
+            while self._backlog.waiting >= COMMIT_WINDOW_ROWS and self._stop is None:
+                self._wants_rows.clear()
+                await self._wants_rows.wait()
+            if self._stop is not None:
+                return
+        self._is_fed = True
+        self._end_if_done()
+
+    def _arm(self) -> None:
+        """Write the intents of the rows that will be sent within about one commit window."""
+        if self._stop is not None:
+            return
+        backlog = self._backlog
+        most = min(COMMIT_WINDOW_ROWS, max(1, round(self._sent_lately.per_s * COMMIT_WINDOW_S)))
+        while backlog.waiting and backlog.ahead < most:
+            work = backlog.start_arming()
+            self._writer.intend(self._intent(work), work.key, work.cells, work)
+            work.key = work.cells = None
+        if backlog.waiting < COMMIT_WINDOW_ROWS:
+            self._wants_rows.set()
+
+    def _intent(self, work: Work) -> Attempt:
+        return Attempt(work.row_id, work.number, self._run, self._now_us(), None, None, None, "unknown")
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        """Hand armed rows to idle workers, one grant of the throttle each, in order."""
+        backlog = self._backlog
+        while True:
+            while not backlog.armed:
+                self._has_armed.clear()
+                await self._has_armed.wait()
+            grant = await self._throttle.acquire()
+            if self._stop is not None:
+                self._throttle.release(grant)
+                return
+            self._in_flight += 1
+            self._idle.popleft().set_result((backlog.pop_armed(), grant))
+            self._arm()
+
+    async def _work(self) -> None:
+        """Make one attempt after another; whichever row comes next."""
+        while True:
+            idle: asyncio.Future[tuple[Work, Grant]] = self._loop.create_future()
+            self._idle.append(idle)
+            work, grant = await idle
+            self._note_send(work, grant)
+            try:
+                reply = await self._attempt(work.request)
+            except Exception as exc:  # noqa: BLE001 - a fault of ours in one row must not stop the others
+                reply = Reply(Answer.PERMANENT, error_type="internal", message=f"{type(exc).__name__}: {exc}")
+            self._in_flight -= 1
+            self._on_reply(work, grant, reply)
+
+    def _note_send(self, work: Work, grant: Grant) -> None:
+        work.throttled_s += grant.throttled_s
+        work.sent_us = self._now_us()
+        if work.started_us is None:
+            work.started_us = work.sent_us
+        self._sent_lately.add(self._loop.time())
+        self.counters.sent += 1
+        self.counters.retries += work.was_sent
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _on_reply(self, work: Work, grant: Grant, reply: Reply) -> None:
+        """Take in one answer: the throttle first, since others wait for it, then this row's fate."""
+        now = self._loop.time()
+        is_fresh = work.history.attempts == 0
+        kind = _SIGNALS.get(reply.answer, "accepted")
+        self._throttle.settle(grant, Signal(kind, reply.retry_after_s, reply.rate_hint, is_fresh, reply.latency_s))
+        self._count_reply(work, reply, now)
+        verdict = decide(self._rules.policy, work.history, reply, self._facts(now, grant))
+        self._settle(work, reply, verdict, now)
+        self._watch_success()
+        self._end_if_done()
+
+    def _count_reply(self, work: Work, reply: Reply, now: float) -> None:
+        self._give_up.on_reply(reply, now)
+        if reply.delivery == "not_sent":
+            self.counters.sent -= 1
+            self.counters.retries -= work.was_sent
+        else:
+            work.requests += 1
+            work.was_sent = True
+        self._suspects_in_a_row = self._suspects_in_a_row + 1 if reply.answer is Answer.SUSPECT else 0
+        if reply.answer is Answer.OK:
+            self._ok += 1
+            self.counters.latencies.add(reply.latency_s * 1000)
+        if reply.answer is Answer.REFUSAL:
+            self.counters.refused += 1
+        elif reply.answer is not Answer.OUTAGE:
+            self._accepted += 1
+        if reply.delivery == "unknown":
+            self.counters.unknown += 1
+
+    def _facts(self, now: float, grant: Grant) -> RunFacts:
+        return RunFacts(
+            ok_rows=self._ok,
+            accepted=self._accepted,
+            suspects_in_a_row=self._suspects_in_a_row,
+            concurrency=self._rules.concurrency,
+            deadline_in_s=None if self._deadline is None else self._deadline - now,
+            random=random.random(),
+            is_probe=grant.is_probe,
+        )
+
+    def _settle(self, work: Work, reply: Reply, verdict: Finish | Again | Stop, now: float) -> None:
+        attempt = Attempt(
+            work.row_id,
+            work.number,
+            self._run,
+            work.sent_us,
+            round(reply.latency_s * 1e6),
+            reply.http_status,
+            reply.error_type,
+            reply.delivery,
+        )
+        work.number += 1
+        if isinstance(verdict, Finish):
+            result = self._result(work, reply, verdict.status, verdict.error_type, verdict.message)
+            self._writer.settle(attempt, result, Settled(result, None))
+            return
+        if isinstance(verdict, Stop):
+            self._settle_stop(work, reply, attempt, verdict)
+            return
+        self._writer.settle(attempt, None, None)
+        work.history = verdict.history
+        if verdict.where == "front":
+            self._backlog.put_first(work)
+        elif verdict.delay_s <= 0:
+            self._backlog.append(work)
+        else:
+            self._backlog.put_later(work, now + verdict.delay_s)
+            self._set_due_alarm()
+        self._arm()
+
+    def _settle_stop(self, work: Work, reply: Reply, attempt: Attempt, verdict: Stop) -> None:
+        """The row that ends the run stays pending, or is `deferred` where the server put it off."""
+        result = None
+        if verdict.status == "deferred":
+            result = self._result(work, reply, verdict.status, reply.error_type, reply.message)
+        self._writer.settle(attempt, result, None if result is None else Settled(result, None))
+        if result is None:
+            self._open -= 1
+        self.stop(verdict.reason)
+
+    def _result(self, work: Work, reply: Reply, status: Status, error_type: str | None, message: str | None) -> Result:
+        request = work.request
+        return Result(
+            work.row_id,
+            status,
+            reply.response if status == "ok" else None,
+            reply.image_url if status == "ok" else None,
+            error_type,
+            message,
+            reply.http_status,
+            work.requests,
+            round(reply.latency_s * 1000),
+            round(work.throttled_s * 1000),
+            reply.prompt_tokens,
+            reply.completion_tokens,
+            reply.finish_reason,
+            request.kind,
+            request.model,
+            reply.project_id or request.project_id,
+            bytes.fromhex(request.hash_hex),
+            work.started_us,
+            self._now_us(),
+            self._run,
+        )
+
+    # -- what the journal says ---------------------------------------------------------------------------------------
+
+    def on_commit(self, tokens: list[object]) -> None:
+        """These are durable now: an intent arms its row, a result counts its row as done."""
+        for token in tokens:
+            if isinstance(token, Work):
+                self._backlog.finish_arming(token)
+            elif isinstance(token, Settled):
+                self._open -= 1
+                self.counters.row_finished(token.result.status, token.result.error_type)
+        if self._backlog.armed:
+            self._has_armed.set()
+        reason = too_many_failures(self.counters.failures, self._rules.max_failures)
+        if reason is not None and self._stop is None:
+            self.stop(reason)
+        self._end_if_done()
+
+    def on_error(self, exc: BaseException) -> None:
+        """The journal can no longer be written: send nothing more, since no answer could be kept."""
+        message = f"the journal cannot be written: {exc}; free some space, then the same command continues"
+        self.stop(StopReason(4, "disk_full", message), grace_s=0)
+
+    # -- the clock ---------------------------------------------------------------------------------------------------
+
+    def _now_us(self) -> int:
+        return round((self._loop.time() + self._wall_offset_s) * 1e6)
+
+    def _alarm(self, name: str, when: float, action: Callable[[], None]) -> None:
+        if (old := self._alarms.pop(name, None)) is not None:
+            old.cancel()
+        self._alarms[name] = self._loop.call_at(when, action)
+
+    def _set_due_alarm(self) -> None:
+        due = self._backlog.next_due()
+        alarm = self._alarms.get("due")
+        if due is not None and (alarm is None or alarm.cancelled() or alarm.when() > due):
+            self._alarm("due", due, self._on_due)
+
+    def _on_due(self) -> None:
+        self._alarms.pop("due", None)
+        self._backlog.move_due(self._loop.time())
+        self._set_due_alarm()
+        self._arm()
+
+    def _watch_success(self) -> None:
+        """Keep an alarm at the time at which the run gives up, while it fails."""
+        if self._give_up.failing_since is None:
+            if (alarm := self._alarms.pop("give_up", None)) is not None:
+                alarm.cancel()
+        elif "give_up" not in self._alarms:
+            self._alarm("give_up", self._give_up.due() or 0.0, self._on_give_up)
+
+    def _on_give_up(self) -> None:
+        self._alarms.pop("give_up", None)
+        due, now = self._give_up.due(), self._loop.time()
+        if due is None:
+            return
+        if due > now:
+            self._alarm("give_up", due, self._on_give_up)
+        else:
+            self.stop(self._give_up.reason(now))
+
+    def _end_if_done(self) -> None:
+        if self._stop is not None:
+            if self._in_flight == 0:
+                self._over.set()
+        elif self._is_fed and self._open == 0:
+            self._over.set()
+
+
+class _SendRate:
+    """Sends per second, smoothed over about half a second."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._count = 0
+        self._since = 0.0
+
+    def add(self, now: float) -> None:
+        self._count += 1
+        elapsed_s = now - self._since
+        if elapsed_s >= 0.1:
+            # The first interval began at no real time; count from here on.
+            self.per_s = 0.5 * self.per_s + 0.5 * self._count / elapsed_s if self._since else 0.0
+            self._count, self._since = 0, now

@@ -1,0 +1,174 @@
+"""The job's files: the journal, drift, and which journal row each input row is.
+
+Nothing is written before every check of the input has passed; after that the journal is the job's memory.
+"""
+
+from __future__ import annotations
+
+import orjson
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from websim_batch.errors import DriftError, ForeignFileError, InputError, JournalError, UsageError
+from websim_batch.job.dated import resolve_output
+from websim_batch.job.drift import answer_settings, differences
+from websim_batch.job.settings import Settings
+from websim_batch.journal import Identity, Journal, open_journal, read_status, retire_journal
+from websim_batch.records import Problem
+from websim_batch.run.paths import JOURNAL_SUFFIX, Paths, paths_of
+from websim_batch.run.prepare import MOST_PROBLEMS, Table
+from websim_batch.tables import require_ours, require_writable
+
+_ANSWER_SETTINGS = "answer_settings"
+_INPUT = "input"
+
+
+@dataclass(slots=True)
+class Job:
+    """A job that is ready to run: its table, its files, its memory, and each row's place in it."""
+
+    settings: Settings
+    table: Table
+    paths: Paths
+    journal: Journal
+    identity: Identity
+    notices: list[str]
+
+
+def resolve_paths(settings: Settings) -> Paths:
+    """The files of the job, with `{date}` filled in: the newest day's while its job is unfinished, else today's."""
+    if settings.output is None:
+        raise UsageError("no output is named; use -o, as -o answers.csv")
+    output = resolve_output(settings.output, date.today(), _is_unfinished)
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder; name a file, as {output / 'answers.csv'}")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: the folder {output.parent} does not exist; make it first, or give another -o")
+    return paths_of(output, settings.journal)
+
+
+def _is_unfinished(output: Path) -> bool:
+    try:
+        return read_status(output).state != "finished"
+    except JournalError:
+        return False
+
+
+def open_job(settings: Settings, table: Table, paths: Paths, stack: ExitStack) -> Job:
+    """Open the output's journal, or make one; the caller holds the output's lock, `stack` closes the journal.
+
+    Raises ForeignFileError, JournalError, DriftError, InputError (equal ids), UsageError.
+    """
+    _require_place(settings, paths)
+    if settings.overwrite:
+        retire_journal(paths.journal)
+    is_new = not paths.journal.exists()
+    notices = _elsewhere(table, paths) if is_new else []
+    journal = stack.enter_context(open_journal(paths.journal, is_sandbox=settings.sandbox))
+    if not is_new:
+        require_no_drift(settings, journal)
+    identity = stack.enter_context(identify(table, settings, journal))
+    journal.note(_ANSWER_SETTINGS, orjson.dumps(answer_settings(settings)).decode())
+    journal.note(_INPUT, "" if table.source.path is None else os.path.realpath(table.source.path))
+    return Job(settings, table, paths, journal, identity, notices)
+
+
+def _require_place(settings: Settings, paths: Paths) -> None:
+    """The output can be written and is ours to write; answers that lost their journal are not sent again unasked."""
+    require_writable(paths.output)
+    if settings.overwrite:
+        return
+    require_ours(paths.output)
+    if paths.output.exists() and paths.output.stat().st_size and not paths.journal.exists():
+        raise ForeignFileError(
+            f"{paths.output}: holds answers, but its journal {paths.journal} is gone, so every row would be sent and"
+            " paid again; bring the journal back, give another -o, or use --overwrite"
+        )
+
+
+def require_no_drift(settings: Settings, journal: Journal) -> None:
+    """Raise DriftError if settings that change answers differ from the journal's, unless `--on-drift` says what to do."""
+    noted = journal.noted(_ANSWER_SETTINGS)
+    if noted is None or settings.on_drift != "refuse":
+        return
+    found = differences(orjson.loads(noted), answer_settings(settings))
+    if found:
+        raise DriftError(
+            f"{journal.path}: the job began with other settings: {'; '.join(found)}. Give the old ones again, or"
+            " --on-drift keep (finished rows stay), --on-drift resend (rows whose request changed run again),"
+            " or another -o; nothing was sent"
+        )
+
+
+def identify(table: Table, settings: Settings, journal: Journal | None) -> Identity:
+    """Find every row's place in the journal; raises InputError for ids that stand twice, or cells that refuse the file."""
+    identity = Identity(journal)
+    try:
+        refused = _add_rows(table, identity)
+        if refused:
+            raise InputError(refused)
+        identity.settle()
+        if settings.id_column is not None:
+            _require_unique(table, settings.id_column, identity)
+    except BaseException:
+        identity.close()
+        raise
+    return identity
+
+
+def _add_rows(table: Table, identity: Identity) -> list[Problem]:
+    renderer = table.renderer
+    refused: list[Problem] = []
+    for batch in table.rows():
+        identity.add_batch([renderer.identity(row) for row in batch])
+        if renderer.checks_rows and len(refused) < MOST_PROBLEMS:
+            refused += [problem for row in batch if (problem := renderer.structural_problem(row)) is not None]
+    return refused[:MOST_PROBLEMS]
+
+
+def _require_unique(table: Table, column: str, identity: Identity) -> None:
+    pairs = identity.duplicates(MOST_PROBLEMS)
+    if not pairs:
+        return
+    wanted = {position for pair in pairs for position in pair}
+    rows = {row.position: row for batch in table.rows() for row in batch if row.position in wanted}
+    problems = []
+    for position, first in pairs:
+        row, before = rows[position], rows[first]
+        place = f"row {first + 1}" if before.line is None else f"line {before.line}"
+        message = f"the id {row.cells[column]!r} stands already on {place}; ids must differ (--id-column {column})"
+        problems.append(
+            Problem("duplicate_id", message, table.source.display, row.line, position + 1, column)
+        )
+    raise InputError(problems)
+
+
+def _elsewhere(table: Table, paths: Paths) -> list[str]:
+    """Say so if the same input was answered before under another output: those answers are not used here."""
+    if table.source.path is None:
+        return []
+    real = os.path.realpath(table.source.path)
+    folders = {table.source.path.absolute().parent, paths.output.absolute().parent}
+    return [
+        f"{real_output} already holds answers to this input, which this job does not use; to have them in another"
+        f" format: websim-batch export {real_output} -o {paths.output}"
+        for journal in sorted(found for folder in folders for found in folder.glob(f"*{JOURNAL_SUFFIX}"))
+        if (real_output := _output_of(journal, real)) is not None
+    ]
+
+
+def _output_of(journal: Path, real_input: str) -> Path | None:
+    """The output beside `journal` if it answers `real_input`, else None."""
+    try:
+        with open_journal(journal, "read") as opened:
+            if opened.noted(_INPUT) != real_input or opened.is_sandbox:
+                return None
+    except UsageError:
+        return None
+    return journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
+
+
