@@ -255,12 +255,9 @@ def _picker(names: Sequence[str], wanted: Sequence[str]) -> Callable[[list[str]]
 
 def _check_header(columns: list[str], found: ProblemList) -> None:
     for name in duplicates(columns):
-        shown = f"{name!r} stands" if name else "an empty name stands"
-        found.add(
-            "duplicate_column",
-            f"the column {shown} {columns.count(name)} times in the header; rename all but one",
-            1,
-        )
+        times = columns.count(name)
+        message = f"the column {name!r} stands {times} times in the header; rename all but one"
+        found.add("duplicate_column", message, 1)
     if columns and not any(columns):
         found.add("empty_header", "the header names no column; write the column names into the first line", 1)
 

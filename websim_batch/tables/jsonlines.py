@@ -57,8 +57,10 @@ def split_object(text: str) -> list[Member] | None:
             members = None
         else:
             members, at = _members(text, at + 1)
-    except (StopIteration, RecursionError) as exc:
-        raise ValueError("no JSON") from exc
+    except StopIteration as exc:
+        raise ValueError(f"no value at character {exc.value + 1}") from exc
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
     if _after_space(text, at) != len(text):
         raise ValueError("more text after the value")
     return members

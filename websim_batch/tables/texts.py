@@ -27,6 +27,8 @@ _COMMON_ENCODINGS = [
     "shift_jis", "cp932", "euc_jp", "gb18030", "big5", "euc_kr", "cp949", "utf_16_le", "utf_16_be", "latin_1",
 ]  # fmt: skip
 
+_LATIN_ENCODINGS = ("cp1250", "cp1252", "cp1254", "latin_1")
+
 _SAMPLE_BYTES = 1 << 18
 
 
@@ -137,9 +139,12 @@ def _guess_encoding(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes  # costs 30 ms: only once something is wrong
 
     best = from_bytes(sample, cp_isolation=_COMMON_ENCODINGS).best()
-    alike = [] if best is None else best.could_be_from_charset
-    # Several encodings often give the same text: the commonest name is the most helpful one.
-    name = next((name for name in _COMMON_ENCODINGS if name in alike), "cp1252")
+    if best is None or (best.encoding in _LATIN_ENCODINGS and not best.coherence):
+        name = "cp1252"  # too short a text to tell the Latin ones apart: the commonest
+    else:
+        text = str(best)
+        # Several encodings often give the same text: the commonest name is the most helpful one.
+        name = next((name for name in _COMMON_ENCODINGS if sample.decode(name, "replace") == text), best.encoding)
     try:
         sample.decode(name)
     except UnicodeDecodeError:
