@@ -5,8 +5,8 @@
     place       (row_id, key, is_new) of each row, in input order
 
 All of it lies in a private SQLite file that has no name, so that nothing is left over after a kill. It stands
-where SQLite keeps its temporary files: SQLITE_TMPDIR, TMPDIR, /var/tmp, /tmp. That is a local disk as a rule, of
-which the output's folder is not sure.
+where SQLite keeps its temporary files: SQLITE_TMPDIR, TMPDIR, /var/tmp, /tmp. That is a local disk as a rule;
+the output's folder need not be one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from websim_batch.journal.faults import plain_words
-from websim_batch.journal.opening import uri_of
+from websim_batch.journal.opening import reading_uri
 from websim_batch.journal.reading import Placed
 from websim_batch.journal.store import Journal
 
@@ -121,7 +121,7 @@ class Identity:
             self._db.execute("CREATE TABLE journal.rows (row_id INTEGER PRIMARY KEY, key BLOB)")
         else:
             with plain_words(journal.path):
-                self._db.execute("ATTACH ? AS journal", (uri_of(journal.path, "mode=ro"),))
+                self._db.execute("ATTACH ? AS journal", (reading_uri(journal.path),))
 
     def _count_occurrences(self) -> None:
         """Give the second and later ones of equal rows keys of their own. SQLite sorts on disk."""

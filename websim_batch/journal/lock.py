@@ -1,8 +1,8 @@
 """One run at a time for each output, across processes; a dead process holds nothing.
 
-The lock is the kernel's (`flock`), not the file: it is gone with its process, however that ended. The file stays
-when a run ends, emptied: if it were removed, two runs could each hold "the" lock, one on the removed file, one on
-its successor.
+The lock is the kernel's (`flock`), not the file: it is gone with its process, however that ended. The file
+stays when a run ends, emptied: if it were removed, two runs could each hold "the" lock, one on the removed
+file, one on its successor.
 """
 
 from __future__ import annotations

@@ -71,15 +71,18 @@ def connect_writing(path: Path) -> sqlite3.Connection:
 
 def connect_reading(path: Path) -> sqlite3.Connection:
     """A connection that changes no row; it can fold the log into the file, where the folder allows it."""
-    try:
-        db = _connect(uri_of(path, "mode=rw"))
-        db.execute("PRAGMA query_only = ON")
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:
-        # A folder that cannot be written: without a log beside it, the file alone is the whole journal.
-        has_log = Path(f"{path}-wal").exists()
-        return _connect(uri_of(path, "mode=ro" if has_log else "mode=ro&immutable=1"))
+    db = _connect(reading_uri(path))
+    db.execute("PRAGMA query_only = ON")
     return db
+
+
+def reading_uri(path: Path) -> str:
+    """The URI under which `path` can be read where it lies."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return uri_of(path, "mode=rw")
+    # A folder that cannot be written: without a log beside it, the file alone is the whole journal.
+    has_log = Path(f"{path}-wal").exists()
+    return uri_of(path, "mode=ro" if has_log else "mode=ro&immutable=1")
 
 
 def _connect(uri: str) -> sqlite3.Connection:
@@ -96,13 +99,13 @@ def _refuse_network(path: Path) -> None:
     kind = network_type(path.parent)
     if kind is not None:
         raise JournalError(
-            f"{path}: the journal cannot lie on a network file system ({kind}), where SQLite's write-ahead log "
-            "does not work; put it on a local disk with --journal PATH"
+            f"{path}: the journal cannot lie on a network file system ({kind}), where SQLite's write-ahead "
+            "log does not work; put it on a local disk with --journal PATH"
         )
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Refuse what cannot be a database. Before any connection is open: closing a file drops SQLite's locks."""
+    """Refuse what is no database. Before any connection is open: closing a file drops SQLite's locks."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_HEADER))
@@ -112,12 +115,13 @@ def _refuse_other_files(path: Path) -> None:
         ) from exc
     if not start:
         raise JournalError(
-            f"{path}: the journal is empty, so it was cut short; restore it from a copy, or start anew with --overwrite"
+            f"{path}: the journal is empty, so it was cut short; restore it from a copy, or start anew "
+            "with --overwrite"
         )
     if start != _HEADER:
         raise JournalError(
-            f"{path}: this file is not a journal (not an SQLite database); move it away, or choose another place "
-            "with --journal PATH"
+            f"{path}: this file is not a journal (not an SQLite database); move it away, or choose another "
+            "place with --journal PATH"
         )
 
 
@@ -148,15 +152,15 @@ def _check(db: sqlite3.Connection, path: Path, mode: Mode, is_sandbox: bool | No
     mark = db.execute("PRAGMA application_id").fetchone()[0]
     if mark != schema.APPLICATION_ID:
         raise JournalError(
-            f"{path}: this SQLite database is not a journal of websim-batch; move it away, or choose another place "
-            "with --journal PATH"
+            f"{path}: this SQLite database is not a journal of websim-batch; move it away, or choose another "
+            "place with --journal PATH"
         )
     meta = dict(db.execute("SELECT key, value FROM meta"))
     version = int(meta.get("schema_version", 0))
     if version > schema.VERSION:
         raise JournalError(
-            f"{path}: the journal was written by a newer websim-batch (its version is {version}, this one knows "
-            f"{schema.VERSION}); update websim-batch"
+            f"{path}: the journal was written by a newer websim-batch (its version is {version}, this one "
+            f"knows {schema.VERSION}); update websim-batch"
         )
     if version < schema.VERSION:
         if mode == "read":

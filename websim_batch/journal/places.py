@@ -6,18 +6,18 @@ import os
 import re
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
-_NETWORK = frozenset(
-    ("nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afpfs", "afs", "ncpfs", "webdav", "davfs", "ceph")
-    + ("glusterfs", "lustre", "beegfs", "gpfs", "ocfs2", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.davfs2")
-    + ("fuse.glusterfs", "fuse.ceph", "fuse.gcsfuse", "fuse.cifs", "macfuse")
-)  # fmt: skip
+_NETWORK = frozenset((
+    "nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afpfs", "afs", "ncpfs", "webdav", "davfs",
+    "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "ocfs2", "fuse.sshfs", "fuse.s3fs", "fuse.rclone",
+    "fuse.davfs2", "fuse.glusterfs", "fuse.ceph", "fuse.gcsfuse", "fuse.cifs", "macfuse",
+))  # fmt: skip
 """Types of file systems over a network. SQLite's write-ahead log needs memory shared by all who have the file
 open, so all have to be on one machine: https://www.sqlite.org/wal.html."""
 
+_LINUX_MOUNTS = Path("/proc/self/mounts")
 _TOOL_TIMEOUT_S = 5.0
 
 
@@ -48,7 +48,7 @@ def network_type(folder: Path) -> str | None:
 
 
 def _type_of(folder: str, mounts: list[tuple[str, str]]) -> str | None:
-    """`folder`'s type if it is a network's. Of nested mount points the longest counts, of equal ones the last."""
+    """`folder`'s type if it is a network's. Of nested mount points the longest counts, of equal the last."""
     best, found = "", ""
     for point, kind in mounts:
         inside = folder == point or folder.startswith(point.rstrip("/") + "/")
@@ -60,8 +60,8 @@ def _type_of(folder: str, mounts: list[tuple[str, str]]) -> str | None:
 def _mounts() -> list[tuple[str, str]]:
     """Every mount point with its type; an empty list where they cannot be had."""
     try:
-        if sys.platform == "linux":
-            return parse_proc_mounts(Path("/proc/self/mounts").read_text(errors="surrogateescape"))
+        if _LINUX_MOUNTS.exists():
+            return parse_proc_mounts(_LINUX_MOUNTS.read_text(errors="surrogateescape"))
         tool = subprocess.run(["/sbin/mount"], capture_output=True, timeout=_TOOL_TIMEOUT_S, check=True)
         return parse_mount_tool(tool.stdout.decode(errors="surrogateescape"))
     except (OSError, subprocess.SubprocessError):

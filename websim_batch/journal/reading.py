@@ -1,4 +1,4 @@
-"""Streams out of the journal in the input's order, in short reads: none of them keeps the log from being folded."""
+"""Streams out of the journal in the input's order, in reads too short to keep the log from being folded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from websim_batch.records import Attempt, OutputCells, Status
 
@@ -14,7 +14,7 @@ CHUNK = 1024
 
 
 class Placed(NamedTuple):
-    """An input row as the journal knows it: its number there, who it is, and whether it was never sent before."""
+    """An input row as the journal knows it: its number there, who it is, and whether it was never noted."""
 
     row_id: int
     key: bytes
@@ -24,8 +24,8 @@ class Placed(NamedTuple):
 class Known(NamedTuple):
     """What the journal knows of a row; `status` None: no result yet.
 
-    `requests` counts those that were sent, or perhaps sent; `number` is the highest in the ledger, so that the
-    next request of the row has `number + 1`.
+    `requests` counts those that were sent, or perhaps sent; `number` is the highest in the ledger: the next
+    request of the row has `number + 1`.
     """
 
     status: Status | None = None
@@ -40,21 +40,28 @@ NOTHING = Known()
 PENDING = OutputCells("pending")
 
 _SENT = "(SELECT count(*) FROM requests AS q WHERE q.row_id = w.row_id AND q.delivery <> 'not_sent')"
+# The last column is 1 for a row that has requests, whose higher numbers _LATER finds; else it is looked up.
 _KNOWN = (
-    f"SELECT w.row_id, w.key, r.status, r.error_type, r.request_hash, w.cells, coalesce(r.requests, {_SENT}), "
-    "coalesce((SELECT max(number) FROM requests AS q WHERE q.row_id = w.row_id), 0) "
+    "SELECT w.row_id, w.key, r.status, r.error_type, r.request_hash, w.cells, "
+    f"coalesce(r.requests, {_SENT}), CASE WHEN r.requests > 0 THEN 1 ELSE "
+    "coalesce((SELECT max(number) FROM requests AS q WHERE q.row_id = w.row_id), 0) END "
     "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id WHERE w.row_id "
 )
+_LATER = "SELECT row_id, max(number) FROM requests AS w WHERE number > 1 AND w.row_id "
 _CELLS = (
-    "SELECT w.row_id, w.key, coalesce(r.status, 'pending'), r.response, r.image_url, r.error_type, r.error_message, "
-    f"r.http_status, min(coalesce(r.requests, {_SENT}), 32767), r.latency_ms, r.wait_ms, r.prompt_tokens, "
-    "r.completion_tokens, r.finish_reason, r.request_kind, r.request_model, r.request_project_id, "
-    "CASE WHEN r.request_hash IS NOT NULL THEN lower(hex(r.request_hash)) END, r.started_us, r.finished_us, u.run_id "
+    "SELECT w.row_id, w.key, coalesce(r.status, 'pending'), r.response, r.image_url, r.error_type, "
+    f"r.error_message, r.http_status, min(coalesce(r.requests, {_SENT}), 32767), r.latency_ms, "
+    "r.wait_ms, r.prompt_tokens, r.completion_tokens, r.finish_reason, r.request_kind, r.request_model, "
+    "r.request_project_id, CASE WHEN r.request_hash IS NOT NULL THEN lower(hex(r.request_hash)) END, "
+    "r.started_us, r.finished_us, u.run_id "
     "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id LEFT JOIN runs AS u ON u.run = r.run "
     "WHERE w.row_id "
 )
 _RANGE = "BETWEEN ? AND ?"
 _LIST = f"IN ({', '.join('?' * CHUNK)})"
+
+Line: TypeAlias = tuple[Any, ...]
+"""A line of the journal: row_id, key, then what was asked for."""
 
 _new_known: Callable[[Sequence[Any]], Known] = partial(tuple.__new__, Known)
 _new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, OutputCells)
@@ -62,37 +69,46 @@ _new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, Outp
 
 def known(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[Known]:
     """What the journal knows of each placed row."""
-    return _matched(db, _KNOWN, placed, _new_known, NOTHING)
+    for chunk, lines in _matched(db, _KNOWN, placed):
+        later: dict[int, int] = dict(_lines(db, _LATER, chunk, " GROUP BY w.row_id"))
+        for row, line in zip(chunk, lines, strict=True):
+            if line is None:
+                yield NOTHING
+            elif row[0] in later:
+                yield _new_known((*line[2:-1], later[row[0]]))
+            else:
+                yield _new_known(line[2:])
 
 
 def output_cells(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[OutputCells]:
     """The output's cells of each placed row."""
-    return _matched(db, _CELLS, placed, _new_cells, PENDING)
+    for _, lines in _matched(db, _CELLS, placed):
+        for line in lines:
+            yield PENDING if line is None else _new_cells(line[2:])
 
 
 def _matched(
-    db: sqlite3.Connection,
-    query: str,
-    placed: Iterable[Placed],
-    new: Callable[[Sequence[Any]], Any],
-    nothing: Any,
-) -> Iterator[Any]:
-    """One value per placed row. A line counts only if its key is the row's: no answer beside another's row."""
+    db: sqlite3.Connection, query: str, placed: Iterable[Placed]
+) -> Iterator[tuple[list[Placed], Sequence[Line | None]]]:
+    """Rows in chunks, each with its line, or None. A line counts only if its key is the row's own."""
     rows = iter(placed)
     while chunk := list(islice(rows, CHUNK)):
-        found = {line[0]: line for line in _lines(db, query, [row[0] for row in chunk])}
-        for row_id, key, _ in chunk:
-            line = found.get(row_id)
-            yield nothing if line is None or line[1] != key else new(line[2:])
+        lines = _lines(db, query, chunk)
+        if [line[:2] for line in lines] == [row[:2] for row in chunk]:
+            yield chunk, lines  # the usual case: all are known, in the journal's order
+            continue
+        found = {line[:2]: line for line in lines}
+        yield chunk, [found.get(row[:2]) for row in chunk]
 
 
-def _lines(db: sqlite3.Connection, query: str, row_ids: list[int]) -> list[tuple[Any, ...]]:
-    """The journal's lines of some rows, in no order: by range if they lie close together."""
+def _lines(db: sqlite3.Connection, query: str, chunk: list[Placed], tail: str = "") -> list[Line]:
+    """The journal's lines about some rows, by range if they lie close together."""
+    row_ids = [row[0] for row in chunk]
     low, high = min(row_ids), max(row_ids)
     if high - low < 2 * len(row_ids):
-        return db.execute(query + _RANGE, (low, high)).fetchall()
+        return db.execute(query + _RANGE + tail, (low, high)).fetchall()
     fill = (None,) * (CHUNK - len(row_ids))
-    return db.execute(query + _LIST, (*row_ids, *fill)).fetchall()
+    return db.execute(query + _LIST + tail, (*row_ids, *fill)).fetchall()
 
 
 def attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
@@ -111,7 +127,8 @@ def ledger_counts(db: sqlite3.Connection, run: int | None) -> tuple[int, int, in
     """Requests answered, unknown, not sent; and of the unknown those without an outcome."""
     query = (
         "SELECT coalesce(sum(delivery = 'answered'), 0), coalesce(sum(delivery = 'unknown'), 0), "
-        "coalesce(sum(delivery = 'not_sent'), 0), coalesce(sum(delivery = 'unknown' AND elapsed_us IS NULL), 0) "
+        "coalesce(sum(delivery = 'not_sent'), 0), "
+        "coalesce(sum(delivery = 'unknown' AND elapsed_us IS NULL), 0) "
         "FROM requests WHERE ? IS NULL OR run = ?"
     )
     answered, unknown, not_sent, left_open = db.execute(query, (run, run)).fetchone()

@@ -1,4 +1,4 @@
-"""SQL of the journal's hot paths: many rows in one statement, so that SQLite works on them without Python's lock."""
+"""SQL of the hot paths: many rows in one statement, so that SQLite works on them without Python's lock."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ SIZES = (1, 8, 32, 128, 256)
 
 _RESULT_COLUMNS = (
     "row_id, status, response, image_url, error_type, error_message, http_status, requests, latency_ms, "
-    "wait_ms, prompt_tokens, completion_tokens, finish_reason, request_kind, request_model, request_project_id, "
-    "request_hash, started_us, finished_us, run"
+    "wait_ms, prompt_tokens, completion_tokens, finish_reason, request_kind, request_model, "
+    "request_project_id, request_hash, started_us, finished_us, run"
 )
 _REQUEST_COLUMNS = "row_id, number, run, started_us, elapsed_us, http_status, error_type, delivery"
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _REQUEST_COLUMNS.split(", ")[2:])
 
 
 class ManyRows:
-    """One table's statement that stores rows, in a few fixed sizes; rows that begin with null are left out."""
+    """One table's statement that stores rows, in a few fixed sizes; rows that begin with null stay out."""
 
     def __init__(self, head: str, width: int, tail: str = "") -> None:
         line = "(" + ", ".join("?" * width) + ")"
@@ -35,11 +35,16 @@ class ManyRows:
         for start in range(0, len(rows), SIZES[-1]):
             part = rows[start : start + SIZES[-1]]
             size = next(size for size in SIZES if size >= len(part))
-            fill = self._fill * (size - len(part))
-            db.execute(self._texts[size], (*chain.from_iterable(part), *fill))
+            values = list(chain.from_iterable(part))
+            values += self._fill * (size - len(part))
+            db.execute(self._texts[size], values)
 
 
-ROWS = ManyRows("INSERT OR REPLACE INTO rows (row_id, key, cells)", 3)
+ROWS = ManyRows(
+    "INSERT INTO rows (row_id, key, cells)",
+    3,
+    "ON CONFLICT (row_id) DO UPDATE SET key = excluded.key, cells = excluded.cells",
+)
 RESULTS = ManyRows(f"INSERT OR REPLACE INTO results ({_RESULT_COLUMNS})", 20)
 REQUESTS = ManyRows(
     f"INSERT INTO requests ({_REQUEST_COLUMNS})", 8, f"ON CONFLICT (row_id, number) DO UPDATE SET {_UPDATES}"

@@ -58,8 +58,8 @@ def read_status(output: Path, journal: Path | None = None) -> JournalStatus:
         raise JournalError(f"{path}: no run has begun in this journal yet")
     run, run_id, state, started_us, finished_us, settings, summary, versions = row
     return JournalStatus(
-        run, run_id, _state(state, holder), started_us, finished_us, json.loads(settings), json.loads(summary),
-        json.loads(versions), is_sandbox, holder,
+        run, run_id, _state(state, holder), started_us, finished_us, json.loads(settings),
+        json.loads(summary), json.loads(versions), is_sandbox, holder,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from websim_batch.records import Attempt, OutputCells
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """One run as the journal has it; `settings`, `summary`, `versions` are JSON texts, times microseconds UTC."""
+    """One run; `settings`, `summary` and `versions` are JSON texts, times microseconds UTC."""
 
     run: int
     run_id: str
@@ -127,7 +127,7 @@ class Journal:
             f"WHERE elapsed_us IS NULL AND delivery = 'unknown' AND run IN ({marks})"
         )
         found: int = self._db.execute(f"SELECT count(*) FROM ({open_rows})", dead).fetchone()[0]
-        # Rows that were being sent again keep their old result; the count beside it holds the new requests too.
+        # Rows that were being sent again keep their old result; the count beside it holds all requests.
         self._db.execute(
             "UPDATE results SET requests = max(requests, (SELECT count(*) FROM requests AS q "
             "WHERE q.row_id = results.row_id AND q.delivery <> 'not_sent')) "
@@ -151,7 +151,7 @@ class Journal:
             yield from reading.known(self._db, placed)
 
     def output_cells(self, placed: Iterable[Placed]) -> Iterator[OutputCells]:
-        """Our columns of each row, in the order given; without a result `pending`, with the requests so far."""
+        """Our columns of each row, in the order given; without a result `pending`, with its requests."""
         with plain_words(self.path):
             yield from reading.output_cells(self._db, placed)
 

@@ -3,8 +3,8 @@
     loop's thread      intend, settle, finish ──> group ─┐                       ┌──> on_commit(tokens)
     writer's thread                                      └─ BEGIN … COMMIT, fsync ┘    or on_error, once
 
-A group is closed after 20 ms, or when it has 256 entries or 1 MiB of answers; and at once if none was closed within
-the last 20 ms, so that single rows do not wait.
+A group is closed after 20 ms, or when it has 256 entries or 1 MiB of answers; and at once if none was closed
+within the last 20 ms, so that single rows do not wait.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class JournalWriter(Generic[Token]):
         return f"<JournalWriter waiting={len(self._group.tokens)} groups under way={self._under_way}>"
 
     def intend(self, attempt: Attempt, key: bytes | None, cells: bytes | None, token: Token) -> None:
-        """Note that a request is about to be sent (`unknown`, no elapsed time). `key` None: the row is known."""
+        """Note that a request is about to be sent; it has no elapsed time. `key` None: the row is known."""
         group = self._group
         if key is not None:
             group.rows.append((attempt.row_id, key, cells))
@@ -129,7 +129,7 @@ class JournalWriter(Generic[Token]):
         self._arm()
 
     async def close(self) -> None:
-        """Commit what waits, give its tokens back, end the thread. Does not raise what `on_error` was told."""
+        """Commit what waits, give its tokens back, end the thread. Does not raise what `on_error` got."""
         if self._is_closed:
             return
         self._close_group()
@@ -162,10 +162,16 @@ class JournalWriter(Generic[Token]):
         group, self._group = self._group, _Group()
         if self._has_failed:
             return
-        if self._summary is not None:
-            group.summary = self._summary()
         self._under_way += 1
         self._idle.clear()
+        task: Future[list[Token] | None] = Future()
+        try:
+            group.summary = None if self._summary is None else self._summary()
+        except BaseException as exc:
+            # Nobody waits for this group any more, so those who wait for its rows have to hear of it.
+            task.set_exception(exc)
+            self._deliver(task)
+            raise
         self._thread.submit(self._commit, group).add_done_callback(self._hand_back)
 
     # In the writer's thread.
@@ -248,7 +254,7 @@ def _clean(group: _Group[Token]) -> None:
 
 
 def _storable(value: Any) -> Any:
-    """`value` as SQLite holds it: lone surrogates become U+FFFD, numbers over 64 bits null, other types text."""
+    """`value` as SQLite holds it: lone surrogates become U+FFFD, huge numbers null, other types text."""
     if isinstance(value, str):
         # Two halves of one character that came apart become that character again.
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
