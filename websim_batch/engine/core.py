@@ -94,7 +94,7 @@ class Engine:
         self._deadline: float | None = None
         self._read = asyncio.to_thread
         # The wall clock is read once: set back in the middle of a run, it must not turn times around.
-        self._wall_offset_s = 0.0
+        self._wall_offset_us = 0
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Engine:
         `writer` must report its commits to `on_commit` and its failure to `on_error`.
         """
         self._loop = asyncio.get_running_loop()
-        self._wall_offset_s = time.time() - self._loop.time()
+        self._wall_offset_us = (time.time_ns() - time.monotonic_ns()) // 1000
         self._writer = writer
         self._over = asyncio.Event()
         self._wants_rows = asyncio.Event()
@@ -353,7 +353,7 @@ class Engine:
     # -- the clock ---------------------------------------------------------------------------------------------------
 
     def _now_us(self) -> int:
-        return round((self._loop.time() + self._wall_offset_s) * 1e6)
+        return time.monotonic_ns() // 1000 + self._wall_offset_us
 
     def _alarm(self, name: str, when: float, action: Callable[[], None]) -> None:
         if (old := self._alarms.pop(name, None)) is not None:

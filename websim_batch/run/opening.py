@@ -161,6 +161,16 @@ def _elsewhere(table: Table, paths: Paths) -> list[str]:
     ]
 
 
+def noted_input(output: Path) -> Path | None:
+    """The input file that the job behind `output` was begun with; None if it was no file, or nobody knows."""
+    journal = paths_of(output).journal
+    if not journal.exists():
+        return None
+    with open_journal(journal, "read") as opened:
+        noted = opened.noted(_INPUT)
+    return Path(noted) if noted else None
+
+
 def _output_of(journal: Path, real_input: str) -> Path | None:
     """The output beside `journal` if it answers `real_input`, else None."""
     try:

@@ -1,0 +1,41 @@
+"""How far a job is, from its journal alone; cheap, and never in the way of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from websim_batch.journal import read_status
+
+
+def status(output: Path) -> dict[str, Any]:
+    """The summary of the newest run with its state as of now: `running` only while its process lives.
+
+    Raises JournalError where no job was run.
+    """
+    found = read_status(output)
+    summary: dict[str, Any] = {**_EMPTY, "output": str(output), "run_id": found.run_id, **found.summary}
+    summary["state"] = found.state
+    throttle = summary.pop("throttle", None) or {}
+    if found.state == "running":
+        summary["limited_by"] = throttle.get("text")
+    else:
+        summary.pop("eta_s", None)
+    summary["capacity_per_s"] = throttle.get("capacity_per_s")
+    summary["closed_s"] = throttle.get("closed_s", 0.0)
+    return summary
+
+
+_EMPTY: dict[str, Any] = {
+    "rows": 0,
+    "counts": {},
+    "errors": {},
+    "sent": 0,
+    "refused_429": 0,
+    "retries": 0,
+    "elapsed_s": 0.0,
+    "rows_per_s": 0.0,
+    "latency_ms": {"p50": None, "p95": None, "p99": None},
+    "exit_code": None,
+    "exit_reason": None,
+}
