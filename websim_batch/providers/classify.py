@@ -27,7 +27,7 @@ _CHALLENGE_MARKS = (
 )
 # Not right after a quotation mark: a message that quotes the prompt says nothing about the limit.
 _RATE_LIMIT = re.compile(
-    r"(?<![\"'`\u201c\u2018])\brate[ _-]?limit (?:has been |was )?exceeded", re.IGNORECASE
+    r"(?<![\"'`\u201c\u2018])\brate[ _-]?limit[ _-](?:is |was |has been )?exceeded", re.IGNORECASE
 )
 _CONTENT_POLICY = re.compile(r"policy|policies|safety|moderation|content_filter", re.IGNORECASE)
 _CONTEXT_LENGTH = re.compile(

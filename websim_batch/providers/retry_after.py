@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from websim_batch.records import RateHint
 
-_SECONDS = re.compile(r"\d{1,12}(?:\.\d{0,12})?|\.\d{1,12}", re.ASCII)
+_SECONDS = re.compile(r"\d{1,15}(?:\.\d{0,12})?|\.\d{1,12}", re.ASCII)
 _COUNT = re.compile(r"\d{1,15}", re.ASCII)
 _DURATION = re.compile(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", re.ASCII
@@ -180,6 +180,6 @@ def _date(text: str) -> float | None:
 
     try:
         parts = parsedate_tz(text)
-        return None if parts is None or parts[0] < 1970 else float(mktime_tz(parts))
+        return None if parts is None or parts[0] > 9999 else float(mktime_tz(parts))
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
