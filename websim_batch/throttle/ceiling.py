@@ -1,7 +1,7 @@
 """The user's own ceiling, held exactly: at most N sends in any sliding window of W seconds.
 
-A log of the last N sends decides: send k may go at `t_(k-N) + W + margin`, with `margin = max(0.001 W, 25 ms)`
-because the network can squeeze two sends together. 60/min: 60.06 s after the 60th send before it.
+A log of the last N sends decides: send k may go at `t_(k-N) + W + margin`, with `margin = max(0.001 W, 25
+ms)` because the network can squeeze two sends together. 60/min: 60.06 s after the 60th send before it.
 """
 
 from __future__ import annotations

@@ -1,21 +1,51 @@
 """Decides when a request may be sent, from what earlier ones met. Pure: no clock, no sleep, no I/O.
 
-First version: a window that grows with answers, one shared gate, one probe after a cool-down.
+                 first refusal                    cool-down over: one probe
+      RAMP ────────────────────────> CLOSED ────────────────────────────────> HALF_OPEN
+       ^                            ^  ^  ^     probe refused: streak + 1        │
+       │                 refusal,   │  │  └──────────────────────────────────────┤
+       │ no refusal yet: outage, or │  │ refusal, outage, 5 errors               │ probe accepted, or not
+       │ it was an       5 errors   │  │                                         │ refused within its patience
+       │ outage                     │  └─────────────── OPEN <───────────────────┤
+       └────────────────────────────┴────────────────────────────────────────────┘
 
-              refused                    cool-down over, one probe
-    RAMP ───────────────> CLOSED <──────────────────────────────> HALF_OPEN
-                             ^              probe refused             │ probe accepted
-                             │ refused                                v
-                             └────────────────────────────────────── OPEN
+One gate for all requests. Its states, and when a send may go (always: fewer than `concurrency` in flight):
+
+RAMP       nothing refused yet: `ramp.py`.
+CLOSED     at `closed_until`. Cool-down, with s = failed probes in a row:
+           - Retry-After R: R * 2^s, plus 10 ms and up to 5 % of it (at most 1 s); never less. 4 s: 4.01 … 4.21.
+           - without: clip(1/G, 0.1, 5) * 2^s, at most 60 s; 0.25 * 2^s while G is unknown. 10/s: 0.1, 0.2, ….
+           - outage or errors: 2^s, at most 15 s.
+HALF_OPEN  the probe is out, nothing else may go. Refusals are fast and answers slow: a probe that is not
+           refused within `max(0.1 s, 3 * the slowest refusal seen)` counts as accepted; after an outage only
+           an answer does.
+OPEN       at the pace of `pace.py`, fewer than the limit of `slots.py` in flight. Paced by whoever calls.
+
+A refusal of a request that was sent before the last closure is an echo: its Retry-After may lengthen the
+wait, it never cuts again. Errors leave G as it is. A rate that the server states in headers is G, and the
+pace keeps to it, until the server refuses all the same.
 """
 
 from __future__ import annotations
 
 import random
 from enum import Enum
-from math import inf
+from math import inf, isfinite
 
+from websim_batch.records import RateHint
+from websim_batch.throttle.pace import Pace
+from websim_batch.throttle.ramp import Ramp
 from websim_batch.throttle.signals import Grant, Signal
+from websim_batch.throttle.slots import Slots
+
+PATIENCE_LEAST_S = 0.1
+REFUSAL_S_MOST = 10.0
+COOL_DOWN_UNKNOWN_S = 0.25
+COOL_DOWN_LEAST_S = 0.1
+COOL_DOWN_MOST_S = 5.0
+COOL_DOWN_STREAK_MOST_S = 60.0
+OUTAGE_MOST_S = 15.0
+ERRORS_TO_CLOSE = 5
 
 
 class Phase(Enum):
@@ -28,136 +58,211 @@ class Phase(Enum):
 
 
 class Controller:
-    """The throttle's decisions. Callers tell it every send and every reply, and ask when the next may go."""
+    """The throttle's decisions: told every send and every reply, asked when the next may go.
 
-    def __init__(self, concurrency: int, rng: random.Random) -> None:
+    Times are seconds on any one clock and never go back. Counters: sends = answers + refusals + errors +
+    in_flight.
+    """
+
+    def __init__(
+        self, concurrency: int, rng: random.Random, found_capacity_per_s: float | None = None
+    ) -> None:
         self.concurrency = concurrency
         self.phase = Phase.RAMP
         self.epoch = 0
-        self.in_flight = 0
-        self.sends = self.answers = self.refusals = self.errors = 0
-        self.window = min(2.0, concurrency)
-        self.capacity_per_s: float | None = None
+        self.in_flight = self.sends = self.answers = self.refusals = self.errors = 0
         self.closed_s = 0.0
-        self.closed_at = 0.0
-        self.closed_until = 0.0
-        self.why_closed: str | None = None
+        self.closed_at = self.closed_until = 0.0
+        self.why_closed = ""
+        self.slots = Slots()
+        self._pace = Pace()
+        self._ramp = Ramp()
         self._rng = rng
         self._streak = 0
         self._error_run = 0
         self._probe: Grant | None = None
-        self._probe_needs_answer = False
+        self._needs_answer = False
         self._worst_refusal_s = 0.0
-        self._mark_at: float | None = None
-        self._accepted = 0
+        self._marked_at: float | None = None  # when the present measurement began
+        self._let_in = 0  # sent and not refused since then
+        self._sent_at: float | None = None
+        self._was_full = False
+        self._is_stated = False
+        self._trusts_headers = True
+        self._is_pace_innocent = False
+        self._refused_pace_per_s: float | None = None
+        if found_capacity_per_s:
+            self._pace.state(found_capacity_per_s)
+            self.phase = Phase.OPEN
+
+    @property
+    def capacity_per_s(self) -> float | None:
+        """The server's capacity as measured or stated; None while it refused nothing."""
+        return self._pace.capacity_per_s
+
+    @property
+    def ramp_window(self) -> float:
+        """How many requests in flight the ramp allows."""
+        return self._ramp.window
 
     def next_send_at(self, now: float) -> float:
-        """When the next send may go: a time up to `now` means at once, inf only after a further reply."""
+        """When the next send may go: a time up to `now` means at once, inf only after a further reply.
+
+        Time passes here: a probe whose patience is over by `now` opens the gate.
+        """
+        if self.phase is Phase.HALF_OPEN and now >= self._probe_decided_at():
+            self._reopen(now)
         if self.in_flight >= self.concurrency:
             return inf
-        if self.phase is Phase.CLOSED:
-            return self.closed_until
-        if self.phase is Phase.HALF_OPEN:
-            return inf if self._probe_needs_answer or self._probe is None else self._patience_ends_at()
         if self.phase is Phase.RAMP:
-            return now if self.in_flight < self.window else inf
-        return now
+            return self._ramp.next_send_at(self.in_flight)
+        if self.phase is Phase.OPEN:
+            return -inf if self.in_flight < self.slots.limit else inf
+        return self.closed_until if self.phase is Phase.CLOSED else self._probe_decided_at()
 
     def pace_per_s(self, now: float) -> float | None:
-        """The rate at which sends should be spread while the gate is open; None: as they come."""
-        return self.capacity_per_s if self.phase is Phase.OPEN else None
+        """The rate at which sends are to be spread; None: as they come."""
+        if self.phase is not Phase.OPEN:
+            return None
+        return self._pace.per_s(self._climbed_s(now))
 
     def on_send(self, now: float) -> Grant:
-        """One request is sent at `now`, when `next_send_at` allowed it."""
-        if self.phase is Phase.HALF_OPEN:
-            self._reopen(now)
+        """One request is sent at `now`, when `next_send_at` allows it."""
+        if self._marked_at is None:
+            self._marked_at = now
+        if self.phase is Phase.RAMP:
+            self._ramp.on_send(now)
+        elif self.phase is Phase.OPEN:
+            self._pace.advance(self._climbed_s(now))
         grant = Grant(now, self.epoch, self.in_flight, is_probe=self.phase is Phase.CLOSED)
         if grant.is_probe:
             self.phase, self._probe = Phase.HALF_OPEN, grant
-        if self._mark_at is None:
-            self._mark_at = now
         self.in_flight += 1
         self.sends += 1
-        self._accepted += 1
+        self._let_in += 1
+        self._sent_at = now
+        self._was_full = self.in_flight >= min(self.slots.limit, self.concurrency)
         return grant
 
-    def on_release(self, now: float, grant: Grant) -> None:
+    def on_release(self, grant: Grant) -> None:
         """The grant's request was never sent after all."""
         self.in_flight -= 1
         self.sends -= 1
-        self._accepted -= 1
+        self._let_in -= 1
         if grant is self._probe:
             self.phase, self._probe = Phase.CLOSED, None
 
     def on_reply(self, now: float, grant: Grant, signal: Signal) -> None:
         """The grant's request met `signal`."""
         self.in_flight -= 1
+        if signal.rate_hint is not None:
+            self._on_hint(signal.rate_hint)
         if signal.kind == "accepted":
-            self._on_accepted(now, grant)
+            self._on_accepted(now, grant, signal)
         elif signal.kind == "refused":
             self._on_refused(now, grant, signal)
         else:
             self._on_error(now, grant, signal)
 
-    def _on_accepted(self, now: float, grant: Grant) -> None:
+    def _on_accepted(self, now: float, grant: Grant, signal: Signal) -> None:
         self.answers += 1
         self._error_run = 0
+        self.slots.on_accepted(grant.level if grant.epoch else 0)
         if grant is self._probe:
             self._reopen(now)
-        elif self.phase is Phase.RAMP and self.window < self.concurrency:
-            self.window += 1
+        elif self.phase is Phase.RAMP:
+            self._ramp.on_accepted(signal.latency_s, is_first=self.answers == 1)
 
     def _on_refused(self, now: float, grant: Grant, signal: Signal) -> None:
         self.refusals += 1
-        self._accepted -= 1
-        self._worst_refusal_s = max(self._worst_refusal_s, signal.latency_s)
+        self._let_in -= 1
+        self._worst_refusal_s = min(max(self._worst_refusal_s, signal.latency_s), REFUSAL_S_MOST)
         if grant.epoch < self.epoch:
-            if signal.retry_after_s is not None and self.phase is Phase.CLOSED:
-                self.closed_until = max(self.closed_until, now + signal.retry_after_s)
+            self._on_echo(now, signal)
             return
-        why = "refused" if signal.retry_after_s is None else "Retry-After"
+        is_probe = grant is self._probe
+        is_explained = self.slots.on_refused(grant.level, is_probe)
+        if not is_probe:
+            self._is_pace_innocent = is_explained
+        self._is_stated = self._trusts_headers = False
+        why = "rate limit" if signal.retry_after_s is None else "Retry-After"
         self._close(now, self._cool_down_s(signal), why)
-        self._probe_needs_answer = False
+
+    def _on_echo(self, now: float, signal: Signal) -> None:
+        if signal.retry_after_s is not None and self.phase is Phase.CLOSED:
+            self.closed_until = max(self.closed_until, now + signal.retry_after_s)
 
     def _on_error(self, now: float, grant: Grant, signal: Signal) -> None:
         self.errors += 1
-        if signal.kind == "outage":
-            must_close = grant.epoch == self.epoch
-        else:
-            self._error_run += signal.is_fresh_row
-            must_close = grant is self._probe or (self._error_run >= 5 and self.answers > 0)
-            must_close = must_close and grant.epoch == self.epoch
-        if must_close:
-            self._close(now, min(2.0**self._streak, 15.0), "outage")
-            self._probe_needs_answer = True
+        if not self.answers:
+            self._ramp.hold()
+        if grant.epoch < self.epoch:
+            return
+        is_outage = signal.kind == "outage"
+        self._error_run += signal.is_fresh_row
+        is_long_run = self._error_run >= ERRORS_TO_CLOSE and self.answers > 0
+        if is_outage or is_long_run or grant is self._probe:
+            self._needs_answer = True
             self._error_run = 0
+            cool_down_s = min(2.0 ** self._failed_probes(), OUTAGE_MOST_S)
+            self._close(now, cool_down_s, "no connection" if is_outage else "server errors")
+
+    def _on_hint(self, hint: RateHint) -> None:
+        if not self._trusts_headers or not hint.limit or not hint.window_s:
+            return
+        stated_per_s = hint.limit / hint.window_s
+        if stated_per_s > 0 and isfinite(stated_per_s):
+            self._pace.state(stated_per_s)
+            self._is_stated = True
+            if self.phase is Phase.RAMP:
+                self.phase = Phase.OPEN
 
     def _cool_down_s(self, signal: Signal) -> float:
+        growth = 2.0 ** self._failed_probes()
         if signal.retry_after_s is not None:
-            wait_s = signal.retry_after_s * 2.0**self._streak
-            return wait_s + self._rng.uniform(0.01, 0.01 + min(0.05 * wait_s, 1.0))
-        rate = self.capacity_per_s or 4.0
-        base = min(max(1 / rate, 0.25), 5.0)
-        return min(base * 2.0**self._streak * self._rng.uniform(1.0, 1.15), 60.0)
+            wait_s = signal.retry_after_s * growth
+            return wait_s + 0.01 + self._rng.uniform(0.0, min(0.05 * wait_s, 1.0))
+        if self.capacity_per_s is None:
+            return min(COOL_DOWN_UNKNOWN_S * growth, COOL_DOWN_STREAK_MOST_S)
+        base_s = min(max(1 / self.capacity_per_s, COOL_DOWN_LEAST_S), COOL_DOWN_MOST_S)
+        return min(base_s * growth, COOL_DOWN_STREAK_MOST_S)
+
+    def _failed_probes(self) -> int:
+        return self._streak if self.phase is Phase.HALF_OPEN else 0
 
     def _close(self, now: float, cool_down_s: float, why: str) -> None:
-        if self.phase in (Phase.RAMP, Phase.OPEN):
+        if self.phase is Phase.HALF_OPEN:
+            self._streak += 1
+        else:
+            self._streak = 1
             self.closed_at = now
+            self._refused_pace_per_s = self.pace_per_s(now)
         self.phase, self._probe = Phase.CLOSED, None
         self.epoch += 1
-        self._streak += 1
         self.closed_until = now + cool_down_s
         self.why_closed = why
 
     def _reopen(self, now: float) -> None:
-        assert self._probe is not None and self._mark_at is not None
-        elapsed_s = self._probe.sent_at - self._mark_at
-        self.capacity_per_s = max(self._accepted - 1, 1) / max(elapsed_s, 0.001)
-        self._mark_at, self._accepted = self._probe.sent_at, 1
+        probe = self._probe
+        assert probe is not None and self._marked_at is not None
+        if not self._needs_answer and not self._is_stated:
+            elapsed_s = probe.sent_at - self._marked_at
+            self._pace.measure(self._let_in - 1, elapsed_s, self._refused_pace_per_s)
+        self._pace.begin(self._is_pace_innocent)
+        self._marked_at, self._let_in = probe.sent_at, 1
+        self._sent_at, self._was_full = probe.sent_at, False
+        self._probe, self._needs_answer, self._is_pace_innocent = None, False, False
         self.closed_s += now - self.closed_at
-        self.phase, self._probe, self._streak, self.why_closed = Phase.OPEN, None, 0, None
-        self._probe_needs_answer = False
+        self.phase = Phase.OPEN if self.capacity_per_s else Phase.RAMP
+        self._ramp.restart()
 
-    def _patience_ends_at(self) -> float:
-        assert self._probe is not None
-        return self._probe.sent_at + max(0.25, 3 * self._worst_refusal_s)
+    def _climbed_s(self, now: float) -> float:
+        """For how long since the last send the pace, and nothing else, has held the next one back."""
+        if self._sent_at is None or self._was_full or self._is_stated:
+            return 0.0
+        return now - self._sent_at
+
+    def _probe_decided_at(self) -> float:
+        if self._needs_answer or self._probe is None:
+            return inf
+        return self._probe.sent_at + max(PATIENCE_LEAST_S, 3 * self._worst_refusal_s)

@@ -1,7 +1,7 @@
 """Asks before every send: the controller when, the user's ceilings whether, the limiter how smoothly.
 
-The limiter (aiolimiter) spreads sends evenly in time but keeps no count of any window; the exact log holds the
-ceiling in every window but would let it out in bursts: so the one paces, and the other decides.
+The limiter (aiolimiter) spreads sends evenly in time but keeps no count of any window; the exact log holds
+the ceiling in every window but would let it out in bursts: so the one paces, and the other decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Throttle:
     """One gate for all requests of a run; made inside the running event loop and used in it alone.
 
     `ceilings` and `concurrency` are the user's limits. `clock` gives seconds as the loop's time does (its
-    default). Every grant is given back exactly once, by `settle` or by `release`.
+    default). `found_capacity_per_s` is what an earlier run measured: then there is no ramp. Every grant is
+    given back exactly once, by `settle` or by `release`.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Throttle:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
-        self._controller = Controller(concurrency, rng or random.Random())
+        self._controller = Controller(concurrency, rng or random.Random(), found_capacity_per_s)
         self._logs = [CeilingLog(ceiling) for ceiling in ceilings]
+        self._tightest = min(ceilings, key=lambda c: c.limit / c.window_s, default=None)
         self._ceiling_pace_per_s = min((log.pace_per_s for log in self._logs), default=inf)
         self._turn = asyncio.Lock()
         self._queued = 0
@@ -78,7 +80,7 @@ class Throttle:
 
     def release(self, grant: Grant) -> None:
         """Give back a grant whose request was never sent. A ceiling still counts it, to be safe."""
-        self._controller.on_release(self._clock(), grant)
+        self._controller.on_release(grant)
         self._look_again()
 
     def remember(self, ages_s: Iterable[float]) -> None:
@@ -94,10 +96,10 @@ class Throttle:
         controller = self._controller
         is_closed = controller.phase in (Phase.CLOSED, Phase.HALF_OPEN)
         wait_s = max(controller.closed_until - now, 0.0) if is_closed else None
-        pace = self._pace_per_s(now)
-        limited_by, text = self._told(now, wait_s, pace)
+        pace_per_s = self._pace_per_s(now)
+        limited_by, text = self._binding(pace_per_s, wait_s)
         return ThrottleState(
-            rate_per_s=None if pace == inf else pace,
+            rate_per_s=None if pace_per_s == inf else pace_per_s,
             limited_by=limited_by,
             text=text,
             wait_s=wait_s,
@@ -109,17 +111,21 @@ class Throttle:
             is_closed=is_closed,
         )
 
-    def _told(self, now: float, wait_s: float | None, pace: float) -> tuple[LimitedBy, str]:
+    def _binding(self, pace_per_s: float, wait_s: float | None) -> tuple[LimitedBy, str]:
+        """The tightest limit and its words; the first of these that binds."""
         controller = self._controller
         if wait_s is not None:
             return "waiting", f"waiting {wait_s:.0f} s ({controller.why_closed})"
         if controller.in_flight >= controller.concurrency:
             return "concurrency", f"concurrency {controller.concurrency}"
-        if self._logs and pace == self._ceiling_pace_per_s:
-            return "your ceiling", "your ceiling"
-        if pace < inf:
-            return "server limit", f"server limit ≈ {controller.capacity_per_s:.3g}/s"
-        return "ramp", "finding the server's capacity"
+        if controller.in_flight >= controller.slots.limit:
+            return "server limit", f"server limit {controller.slots.limit:.0f} at once"
+        if self._tightest is not None and pace_per_s == self._ceiling_pace_per_s:
+            return "your ceiling", f"your ceiling {self._tightest}"
+        if controller.phase is Phase.RAMP:
+            is_over = controller.ramp_window >= controller.concurrency
+            return ("nothing", "nothing") if is_over else ("ramp", "ramping up")
+        return "server limit", f"server limit ≈ {rate_text(controller.capacity_per_s or pace_per_s)}"
 
     async def _acquire_in_turn(self) -> Grant:
         while True:
@@ -186,3 +192,11 @@ class Throttle:
         self._timer = None
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
+
+
+def rate_text(per_s: float) -> str:
+    """A rate in the unit that gives it a readable number: 9.8/s, 12/min, 3/h."""
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if per_s * seconds >= 1:
+            return f"{per_s * seconds:.3g}/{unit}"
+    return f"{per_s * 3600:.3g}/h"
