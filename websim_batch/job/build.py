@@ -127,7 +127,9 @@ def _settle(
     settings = replace(settings, output=_output(settings, "output" in top.values, top.call, mistakes))
     if settings.sandbox and settings.journal and "journal" not in top.values:
         settings = replace(settings, journal=with_infix(settings.journal, "sandbox"))
-    mistakes += conflicts(settings, lambda name: (top if name in top.values else below).call(name))
+    mistakes += conflicts(
+        settings, lambda name: (below if name in below.values and name not in top.values else top).call(name)
+    )
     return settings
 
 

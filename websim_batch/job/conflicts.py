@@ -72,7 +72,8 @@ def _messages(s: Settings, call: Callable[[str], str]) -> Iterator[str]:
 
 def _columns(s: Settings, call: Callable[[str], str]) -> Iterator[str]:
     roles = {"fields": set(s.fields), "data_columns": set(s.data_columns)}
-    if s.template is None:
+    # Under its usual name the prompt column may be plain data: then the prompts stand in `messages`.
+    if s.template is None and s.prompt_column != "prompt":
         roles["prompt_column"] = {s.prompt_column}
     for (one, left), (other, right) in combinations(roles.items(), 2):
         for name in sorted(left & right):

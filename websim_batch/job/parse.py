@@ -21,6 +21,7 @@ _WINDOWS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SHARE = re.compile(r"(\d+)|(\d+(?:\.\d+)?)\s*%")
+_TIME_OF_DAY = re.compile(r"\d?\d:\d\d")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -90,7 +91,7 @@ def deadline(value: object, now: datetime | None = None) -> datetime:
 def _clock_time(value: object, now: datetime) -> datetime | None:
     if isinstance(value, str):
         try:
-            value = time.fromisoformat(value) if re.fullmatch(r"\d\d?:\d\d(:\d\d)?", value) else None
+            value = time.fromisoformat(value.zfill(5)) if _TIME_OF_DAY.fullmatch(value) else None
         except ValueError:
             raise ValueError(f"{value!r} is not a time of day; write HH:MM") from None
     if not isinstance(value, time):

@@ -17,7 +17,7 @@ def roles_of(settings: Settings, columns: Sequence[str]) -> dict[str, str]:
     """The columns that a request is made of, by what they mean: `prompt`, `system`, `model`, …"""
     data = set(settings.data_columns)
     roles = {name: name for name in sorted(MEANINGFUL_COLUMNS) if name in columns and name not in data}
-    if settings.template is None and settings.prompt_column in columns:
+    if settings.template is None and settings.prompt_column in set(columns) - data:
         roles["prompt"] = settings.prompt_column
     # A column with a meaning of its own that also serves as prompt column is the prompt.
     return {
@@ -51,7 +51,8 @@ def _clashes(settings: Settings, columns: Sequence[str]) -> Iterator[tuple[str, 
 def _no_prompt(settings: Settings, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
     wanted = settings.prompt_column
     has_messages = "messages" in columns and "messages" not in settings.data_columns
-    if settings.template is not None or wanted in columns or (has_messages and wanted == "prompt"):
+    has_prompt = wanted in columns and wanted not in settings.data_columns
+    if settings.template is not None or has_prompt or (has_messages and wanted == "prompt"):
         return
     delimiter = _delimiter(columns, settings)
     if delimiter:

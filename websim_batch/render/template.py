@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from websim_batch import jsontext
 from websim_batch.errors import UsageError
@@ -86,12 +87,16 @@ class PromptTemplate:
     def __init__(self, text: str, columns: Sequence[str]) -> None:
         environment = _environment()
         try:
-            tree = environment.parse(text)
-            self._template: Template = environment.from_string(text)
+            tree = _Joins().visit(environment.parse(text))
+            self._template: Template = environment.from_string(tree)
         except TemplateSyntaxError as exc:
             raise UsageError(f"--template, line {exc.lineno}: {exc.message}") from None
         except TemplateError as exc:
             raise UsageError(f"--template: {exc}") from None
+        if next(meta.find_referenced_templates(tree), ...) is not ...:
+            raise UsageError(
+                "--template: include, import and extends are not available; write it in one file"
+            )
         names = meta.find_undeclared_variables(tree) - set(environment.globals)
         self._gives_row = ROW in names and ROW not in columns
         used = names - {ROW} | _subscripts(tree, columns) if self._gives_row else names
@@ -113,11 +118,24 @@ class PromptTemplate:
             raise BadCellError("template", f"the template takes too much: {type(exc).__name__}") from None
 
 
+class _Joins(NodeTransformer):
+    """Makes `a ~ b` a filter of ours, so that it is bounded and prints values as `{{ }}` does."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802  # Jinja's name
+        self.generic_visit(node)
+        return nodes.Filter(nodes.List(node.nodes), "_joined", [], [], None, None, lineno=node.lineno)
+
+
+def _joined(values: Sequence[Any]) -> str:
+    return _bounded(str(_said(value)) for value in values)
+
+
 def _environment() -> _Environment:
     environment = _Environment(undefined=StrictUndefined, finalize=_said, autoescape=False)
     # These make random text, so that no two runs would send the same request.
     del environment.globals["lipsum"]
     del environment.filters["random"]
+    environment.filters["_joined"] = _joined
     for name in ("format", "center", "indent"):
         environment.filters[name] = _narrow(environment.filters[name])
     return environment
