@@ -65,14 +65,20 @@ def prompts_of(path: Path, column: str = "prompt", **options: Any) -> list[Any]:
 
 
 def joined(
-    table: object, output: Path, cells: Sequence[OutputCells] | None = None, options: ReadOptions | None = None, **spec: Any
+    table: object,
+    output: Path,
+    cells: Sequence[OutputCells] | None = None,
+    options: ReadOptions | None = None,
+    **spec: Any,
 ) -> Path:
     """Run a table through to `output`, with DONE beside every row unless `cells` are given."""
     source = open_source(table, options)
     problems: list[Problem] = []
     info = source.scan(problems)
     assert problems == []
-    write_output(source, info, iter([DONE] * info.rows if cells is None else cells), OutputSpec(output, **spec))
+    write_output(
+        source, info, iter([DONE] * info.rows if cells is None else cells), OutputSpec(output, **spec)
+    )
     return output
 
 

@@ -26,9 +26,29 @@ QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(Heal
 TEXT_OUTPUTS = [".csv", ".csv.gz", ".csv.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"]
 OUTPUTS = [".csv", ".jsonl", ".parquet"]
 
-AWKWARD = ["\r", "\n", "\r\n", '"', ",", ";", "\0", "\u2028", "😀", "'", "NA", "null", "007", "1.10", "\ufeff", "\\", " "]
+AWKWARD = [
+    "\r",
+    "\n",
+    "\r\n",
+    '"',
+    ",",
+    ";",
+    "\0",
+    "\u2028",
+    "😀",
+    "'",
+    "NA",
+    "null",
+    "007",
+    "1.10",
+    "\ufeff",
+    "\\",
+    " ",
+]
 cells = st.lists(st.sampled_from(AWKWARD) | st.text(max_size=4), max_size=5).map("".join)
-names = st.lists(st.text(min_size=1, max_size=6).filter(lambda n: "\ufeff" not in n), min_size=1, max_size=4, unique=True)
+names = st.lists(
+    st.text(min_size=1, max_size=6).filter(lambda n: "\ufeff" not in n), min_size=1, max_size=4, unique=True
+)
 
 
 @st.composite
@@ -39,11 +59,17 @@ def text_tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False) | cells,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**25), 10**25)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | cells,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(cells, inner, max_size=3),
     max_leaves=5,
 )
-json_rows = st.lists(st.dictionaries(st.sampled_from(["prompt", "n", "x.y", "ü", ""]), json_values, max_size=4), max_size=6)
+json_rows = st.lists(
+    st.dictionaries(st.sampled_from(["prompt", "n", "x.y", "ü", ""]), json_values, max_size=4), max_size=6
+)
 
 
 def expected_csv(header: list[str], rows: list[list[str]]) -> dict[str, list[Any]]:
@@ -54,7 +80,9 @@ def expected_csv(header: list[str], rows: list[list[str]]) -> dict[str, list[Any
 @pytest.mark.parametrize("suffix", TEXT_OUTPUTS)
 @given(table=text_tables())
 @settings(QUICK, max_examples=15)
-def test_csv_text_survives_every_output(suffix: str, delimiter: str, table: tuple[list[str], list[list[str]]]) -> None:
+def test_csv_text_survives_every_output(
+    suffix: str, delimiter: str, table: tuple[list[str], list[list[str]]]
+) -> None:
     """Any text in any cell of a CSV comes out of every format as it went in."""
     header, rows = table
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +143,9 @@ def test_jsonl_values_survive_in_tables(suffix: str, rows: list[dict[str, Any]])
         assert list(columns) == list(dict.fromkeys(key for row in rows for key in row))
         for name, found in columns.items():
             given_values = [row.get(name) for row in rows]
-            assert all(same_json(value, cell, given_values) for value, cell in zip(given_values, found, strict=True))
+            assert all(
+                same_json(value, cell, given_values) for value, cell in zip(given_values, found, strict=True)
+            )
         assert verify(output, source).is_proven
 
 
@@ -126,7 +156,7 @@ def same_json(value: Any, cell: Any, column: list[Any]) -> bool:
     if all(isinstance(other, str) for other in column if other is not None):
         return bool(cell == value)
     if not isinstance(cell, str):
-        return type(cell) is type(value) or isinstance(cell, float) and cell == value
+        return type(cell) is type(value) or (isinstance(cell, float) and cell == value)
     return json.dumps(json.loads(cell)) == json.dumps(value)
 
 
@@ -268,7 +298,9 @@ def test_parquet_rows_survive_every_output(suffix: str, table: list[tuple[Any, .
     """Any values of Parquet columns are told the same by every output."""
     kinds = [pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string()), pa.timestamp("us")]
     columns = list(zip(*table, strict=True)) if table else [()] * 5
-    whole = pa.table([pa.array(list(values), kind) for values, kind in zip(columns, kinds, strict=True)], list("abcde"))
+    whole = pa.table(
+        [pa.array(list(values), kind) for values, kind in zip(columns, kinds, strict=True)], list("abcde")
+    )
     with tempfile.TemporaryDirectory() as folder:
         pq.write_table(whole, Path(folder) / "in.parquet", row_group_size=3)
 
@@ -279,8 +311,12 @@ def test_parquet_rows_survive_every_output(suffix: str, table: list[tuple[Any, .
         if suffix == ".parquet":
             assert found == whole.to_pydict()
         elif table:
-            assert [int(text) for text in found["b"] if text not in (None, "")] == [b for b in columns[1] if b is not None]
-            assert [dt.datetime.fromisoformat(t) for t in found["e"] if t] == [e for e in columns[4] if e is not None]
+            assert [int(text) for text in found["b"] if text not in (None, "")] == [
+                b for b in columns[1] if b is not None
+            ]
+            assert [dt.datetime.fromisoformat(t) for t in found["e"] if t] == [
+                e for e in columns[4] if e is not None
+            ]
 
 
 @pytest.mark.parametrize("suffix", OUTPUTS)

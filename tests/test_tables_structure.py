@@ -210,7 +210,12 @@ def test_clashes_and_outputs_of_ours_are_recognised(tmp_path: Path) -> None:
     source = packed(tmp_path / "in.csv", csv_bytes([["prompt"], ["a"]]))
     for suffix in (".csv", ".csv.gz", ".jsonl", ".parquet"):
         assert is_ours(joined(source, tmp_path / f"out{suffix}", prefix="our "))
-    for name, data in {"a.csv": b"a,b\n1,2\n", "b.jsonl": b'{"a": 1}\n', "c.parquet": b"x", "d.csv": b"\xff"}.items():
+    for name, data in {
+        "a.csv": b"a,b\n1,2\n",
+        "b.jsonl": b'{"a": 1}\n',
+        "c.parquet": b"x",
+        "d.csv": b"\xff",
+    }.items():
         with pytest.raises(ForeignFileError, match="--overwrite"):
             require_ours(packed(tmp_path / name, data))
     require_ours(packed(tmp_path / "touched.csv", b""))

@@ -19,11 +19,19 @@ import zstandard
 
 from websim_batch.errors import InputChangedError, InputError, InternalError
 from websim_batch.records import OutputCells, Problem
-from websim_batch.tables import OUR_NAMES, OutputSpec, ReadOptions, Source, TableInfo, open_source, write_output
+from websim_batch.tables import (
+    OUR_NAMES,
+    OutputSpec,
+    ReadOptions,
+    Source,
+    TableInfo,
+    open_source,
+    write_output,
+)
 from websim_batch.tables.compare import verify
 from websim_batch.tables.load import load, read_table
 
-ROWS = [{"id": f"{number:03d}", "prompt": f"Say {number},\r\n\"twice\""} for number in range(600)]
+ROWS = [{"id": f"{number:03d}", "prompt": f'Say {number},\r\n"twice"'} for number in range(600)]
 TABLE = pa.Table.from_pylist(ROWS)
 
 
@@ -148,11 +156,15 @@ def test_a_limit_keeps_the_first_rows(name: str, limit: int, tmp_path: Path) -> 
     write_output(source, info, iter([OutputCells("pending")] * count), OutputSpec(tmp_path / "out.csv"))
 
     assert info.rows == count
-    assert [row.cells["id"] for batch in source.rows(["id"]) for row in batch] == [row["id"] for row in ROWS[:count]]
+    assert [row.cells["id"] for batch in source.rows(["id"]) for row in batch] == [
+        row["id"] for row in ROWS[:count]
+    ]
     assert load(tmp_path / "out.csv")["id"].tolist() == [row["id"] for row in ROWS[:count]]
 
 
-@pytest.mark.parametrize("target", [".csv", ".csv.gz", ".csv.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
+@pytest.mark.parametrize(
+    "target", [".csv", ".csv.gz", ".csv.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"]
+)
 def test_every_format_goes_into_every_format(source: Source, target: str, tmp_path: Path) -> None:
     """Every row is in the output once, in order, with its own cells beside it."""
     cells = (OutputCells("ok", f"answer {number}", requests=1, http_status=200) for number in range(600))
@@ -163,14 +175,18 @@ def test_every_format_goes_into_every_format(source: Source, target: str, tmp_pa
     table = read_table(output)
     assert table.select(["id", "prompt"]).to_pylist() == ROWS
     assert table.column("response").to_pylist() == [f"answer {number}" for number in range(600)]
-    assert verify(output, TABLE if source.format in ("arrow", "parquet") else source.path or TABLE).counts == {"ok": 600}
+    assert verify(
+        output, TABLE if source.format in ("arrow", "parquet") else source.path or TABLE
+    ).counts == {"ok": 600}
 
 
 def test_too_few_or_too_many_results_are_our_fault(source: Source, tmp_path: Path) -> None:
     """A join that does not end on both sides together raises and leaves nothing behind."""
     for count in (599, 601):
         with pytest.raises(InternalError):
-            write_output(source, scanned(source), iter([OutputCells("ok")] * count), OutputSpec(tmp_path / "out.jsonl"))
+            write_output(
+                source, scanned(source), iter([OutputCells("ok")] * count), OutputSpec(tmp_path / "out.jsonl")
+            )
 
     assert not list(tmp_path.glob("*out*"))
 

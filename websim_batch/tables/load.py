@@ -110,16 +110,21 @@ def _typed(source: Source, columns: Sequence[str]) -> pa.Table:
     else:
         inputs = pa.schema([inputs.field(place) for place in places[0]])
     schema = pa.schema([*inputs, *our_fields(ours)])
-    batches = (_typed_batch(rows, places, inputs, schema) for rows in source.text_rows())
+    empty = "" if source.format == "csv" else None  # CSV has no other null
+    batches = (_typed_batch(rows, places, inputs, schema, empty) for rows in source.text_rows())
     return pa.Table.from_batches(batches, schema)
 
 
 def _typed_batch(
-    rows: list[Texts], places: tuple[list[int], list[int]], inputs: pa.Schema, schema: pa.Schema
+    rows: list[Texts],
+    places: tuple[list[int], list[int]],
+    inputs: pa.Schema,
+    schema: pa.Schema,
+    empty: str | None,
 ) -> pa.RecordBatch:
     theirs = jsonl_batch(inputs, [[row[place] for place in places[0]] for row in rows]).columns
     ours = [
-        _our_array([row[place] for row in rows], field.type)
+        _our_array([None if row[place] == empty else row[place] for row in rows], field.type)
         for place, field in zip(places[1], list(schema)[len(inputs) :], strict=True)
     ]
     return pa.RecordBatch.from_arrays([*theirs, *ours], schema=schema)
@@ -131,7 +136,7 @@ def _our_array(texts: Iterable[str | None], kind: pa.DataType) -> Any:
         read = int
     elif pa.types.is_timestamp(kind):
         read = _microseconds
-    return build([read(text) if text else None for text in texts], kind)
+    return build([None if text is None else read(text) for text in texts], kind)
 
 
 def _microseconds(text: str) -> int:

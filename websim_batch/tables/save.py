@@ -57,8 +57,10 @@ def _real_target(path: Path) -> Path:
     target = Path(os.path.realpath(path))
     try:
         mode = target.stat().st_mode
-    except OSError:
+    except FileNotFoundError:
         return target
+    except OSError as exc:  # a name too long, a folder that may not be entered
+        raise _explained(exc, path) from exc
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path}: is no regular file; name a file that may be replaced")
     return target

@@ -144,7 +144,9 @@ def _guess_encoding(sample: bytes) -> str | None:
     else:
         text = str(best)
         # Several encodings often give the same text: the commonest name is the most helpful one.
-        name = next((name for name in _COMMON_ENCODINGS if sample.decode(name, "replace") == text), best.encoding)
+        name = next(
+            (name for name in _COMMON_ENCODINGS if sample.decode(name, "replace") == text), best.encoding
+        )
     try:
         sample.decode(name)
     except UnicodeDecodeError:

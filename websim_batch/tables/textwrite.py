@@ -30,7 +30,9 @@ def packed(file: BinaryIO, compression: Compression | None) -> Iterator[BinaryIO
     elif compression == "zst":
         import zstandard
 
-        with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file, closefd=False) as stream:
+        with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
+            file, closefd=False
+        ) as stream:
             yield cast(BinaryIO, stream)
     else:
         yield file
