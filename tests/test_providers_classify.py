@@ -135,7 +135,10 @@ def test_codes_and_words_tell_permanent_errors_apart(
         (b" \n ", "Bad Request (empty body)"),
         (b"plain\r\n  words", "plain words"),
         (b'{"error": "bo', 'Bad Request: broken JSON {"error": "bo'),
-        (b"<html><head><title>Bad &\n gateway</title></head></html>", "Bad Request: HTML page 'Bad & gateway'"),
+        (
+            b"<html><head><title>Bad &\n gateway</title></head></html>",
+            "Bad Request: HTML page 'Bad & gateway'",
+        ),
         (b"<!DOCTYPE html><body><script>x()</script><h1>Oops</h1></body>", "Bad Request: HTML page 'Oops'"),
         (b"\xff\xfe\x00", "\ufffd\ufffd"),
         (b'{"error":"a\\ud800b"}', "a\ufffdb"),
@@ -148,7 +151,14 @@ def test_an_error_body_of_any_shape_ends_in_one_clear_line(body: object, expecte
 
 
 @pytest.mark.parametrize(
-    "body", [{"error": "x" * 100_000}, b"y" * 1_000_000, [[[[[[["deep"]]]]]]], b"[" * 50_000, {"error": ["z" * 999] * 9}]
+    "body",
+    [
+        {"error": "x" * 100_000},
+        b"y" * 1_000_000,
+        [[[[[[["deep"]]]]]]],
+        b"[" * 50_000,
+        {"error": ["z" * 999] * 9},
+    ],
 )
 def test_an_error_message_is_bounded(body: object) -> None:
     """However long or deep the body, the message is a short line."""
@@ -163,7 +173,9 @@ def test_a_redirect_names_the_new_place_and_the_base_url_to_try() -> None:
     """The path of the endpoint is taken off the new place; credentials and queries are not shown."""
     reply = reply_to(308, location="https://user:secret@new.example/v2/api/run?token=abc")
 
-    assert reply.message == "redirected to https://new.example/v2/api/run; try --base-url https://new.example/v2"
+    assert (
+        reply.message == "redirected to https://new.example/v2/api/run; try --base-url https://new.example/v2"
+    )
 
 
 @pytest.mark.parametrize(
