@@ -165,8 +165,10 @@ def test_numbers_in_messages_keep_their_digits() -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    ["[", "{}", "7", '"x"', "[1]", '[{"role": "user"}]', '[{"content": "x"}]',
-     '[{"role": "user", "content": 7}]', '[{"role": "user", "content": []}]', '[{"role":"user","content":["x"]}]',
+    ["[", "{}", "7", '"x"', "[1]", '[{"role": "user"}]',
+     '[{"content": "x"}]',
+     '[{"role": "user", "content": 7}]', '[{"role": "user", "content": []}]',
+     '[{"role":"user","content":["x"]}]',
      '[{"role": "user", "content": NaN}]', "[" * 100_000, NumberText("7"), 7, [{"role": "", "content": "x"}]],
     ids=lambda cell: repr(cell)[:20],
 )  # fmt: skip
@@ -276,7 +278,7 @@ def test_project_ids() -> None:
     ("name", "cell", "expected"),
     [
         ("seed", "007", 7), ("seed", NumberText("7"), 7), ("seed", 7.0, 7), ("seed", 2**70, 2**70),
-        ("strength", "0.5", 0.5), ("strength", "1", 1), 
+        ("strength", "0.5", 0.5), ("strength", "1", 1),
         ("inputs", '[{"url": 1.10}]', [{"url": NumberText("1.10")}]), ("inputs", [1], [1]),
     ],
 )  # fmt: skip

@@ -11,7 +11,6 @@ from websim_batch.records import NumberText
 from websim_batch.render.cells import BadCellError
 from websim_batch.render.template import MAX_CHARS, PromptTemplate
 
-
 DOUBLING = "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ? ns.x %}{% endfor %}"
 
 

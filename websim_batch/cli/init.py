@@ -30,11 +30,11 @@ def command(input: Path, file: Path | None) -> None:
         mkdir -p out
         websim-batch init sample_inputs/chat.csv -o out/chat.toml
     """
-    from websim_batch.run import column_names
+    from websim_batch.run.columns import columns_of
 
     file = file or input.with_name(f"{input.name.partition('.')[0]}.toml")
     source = Path(os.path.relpath(input, file.parent))
-    text = job_file_text(source, column_names(input), file.name)
+    text = job_file_text(source, columns_of(input), file.name)
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from websim_batch.cli.faults import emit
@@ -24,7 +24,7 @@ def show_summary(summary: Facts, settings: Settings) -> None:
 
 def show_status(status: Facts, as_json: bool) -> None:
     """The state of a job, of a run that goes on too."""
-    emit(json.dumps(status, ensure_ascii=False) if as_json else told_summary(status))
+    emit(json.dumps(status, ensure_ascii=False) if as_json else "\n".join(told_state(status)))
 
 
 def show_check(report: Facts, as_json: bool) -> None:
@@ -33,32 +33,44 @@ def show_check(report: Facts, as_json: bool) -> None:
 
 
 def told_summary(summary: Facts) -> str:
-    """A summary in a few lines; in one if there was nothing to do."""
-    counts = [(name, summary["counts"][name]) for name in STATUSES if summary["counts"].get(name)]
-    told = ", ".join(f"{name} {number:,}" for name, number in counts)
+    """A run's summary in a few lines; in one if there was nothing to do."""
     if summary["state"] == "finished" and not summary["sent"]:
-        return f"{summary['output']}: nothing new to send, {summary['rows']:,} rows ({told or 'empty'})"
-    return "\n".join(_lines(summary, told))
+        return f"{summary['output']}: nothing new to send, {_rows(summary)}"
+    return "\n".join(told_state(summary))
 
 
-def _lines(summary: Facts, told: str) -> Iterator[str]:
-    yield f"{summary['output']}: {summary['state']}, {summary['rows']:,} rows ({told or 'empty'})"
+def told_state(summary: Facts) -> Iterator[str]:
+    """Lines on how far a job is: rows by status, errors, requests, what comes next."""
+    yield f"{summary['output']}: {summary['state']}, {_rows(summary)}"
     if summary["errors"]:
         yield "errors: " + ", ".join(f"{name} {number:,}" for name, number in summary["errors"].items())
-    extra = [("retries", summary["retries"]), ("refused by a rate limit", summary["refused_429"])]
+    extra = [("of them again", summary["retries"]), ("refused by a rate limit", summary["refused_429"])]
     told_extra = "".join(f", {number:,} {name}" for name, number in extra if number)
     yield (
-        f"sent {summary['sent']:,} requests{told_extra}"
+        f"sent {_number(summary['sent'], 'request')}{told_extra}"
         f" in {duration(summary['elapsed_s'])}, {summary['rows_per_s']:,.3g} rows/s{_latency(summary)}"
     )
     if summary.get("limited_by"):
         yield f"limited by: {summary['limited_by']}"
     if summary.get("eta_s") is not None:
         yield f"time left: {duration(summary['eta_s'])}"
+    if summary.get("may_be_paid"):
+        yield f"{_number(summary['may_be_paid'], 'request')} broke off once sent, perhaps paid for nothing"
     if summary.get("message"):
         yield str(summary["message"])
     elif summary.get("exit_code") == 3:
         yield "to try those rows again: the same command with --retry-failed"
+
+
+def _rows(summary: Facts) -> str:
+    """`40 rows (ok 38, failed 2)`."""
+    counts = [(name, summary["counts"][name]) for name in STATUSES if summary["counts"].get(name)]
+    told = ", ".join(f"{name} {number:,}" for name, number in counts)
+    return f"{_number(summary['rows'], 'row')} ({told or 'empty'})"
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _latency(summary: Facts) -> str:
@@ -67,13 +79,37 @@ def _latency(summary: Facts) -> str:
 
 
 def told_check(report: Facts) -> Iterator[str]:
-    """What `check` found, problems first."""
-    for problem in report.get("problems", ()):
-        yield str(problem)
-    for kind, number in report.get("problem_counts", {}).items():
-        yield f"{number:,} x {kind}"
-    for name, value in report.items():
-        if name not in ("problems", "problem_counts", "requests"):
-            yield f"{name.replace('_', ' ')}: {value}"
-    for request in report.get("requests", ()):
-        yield json.dumps(request, ensure_ascii=False, indent=2)
+    """What `check` found: the problems with their places, else what a run would do."""
+    yield from (problem["text"] for problem in report["problems"])
+    counts = report["problem_counts"]
+    if counts:
+        total = sum(counts.values())
+        more = total - len(report["problems"])
+        told = ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
+        yield f"{_number(total, 'problem')} ({told}){f'; {more:,} of them are not shown' if more else ''}"
+    if report["rows"] or not counts:
+        yield from _told_plan(report)
+    yield from _told_requests(report["requests"])
+
+
+def _told_plan(report: Facts) -> Iterator[str]:
+    parts = [f"send {_number(report['to_send'], 'request')}"]
+    parts += [f"skip {_number(report['skipped'], 'empty prompt')}"] if report["skipped"] else []
+    parts += [f"leave {_number(report['finished'], 'finished row')} alone"] if report["finished"] else []
+    yield f"{_number(report['rows'], 'row')}: a run would {', '.join(parts)}"
+    if report["at_least_s"]:
+        yield f"time: at least {duration(report['at_least_s'])} at the given rate"
+    longest = [
+        f"{found['characters']:,} characters (row {found['row']:,})" for found in report["longest_prompts"]
+    ]
+    if longest:
+        yield f"longest prompts: {', '.join(longest)}"
+    if report["hazards"]:
+        yield "other tools would change some cells; here they stay as they are:"
+        yield from (f"  {hazard}" for hazard in report["hazards"])
+
+
+def _told_requests(requests: Iterable[Facts]) -> Iterator[str]:
+    for request in requests:
+        yield f"row {request['row']:,}: POST {request['url']} (model {request['model']})"
+        yield json.dumps(request["body"], ensure_ascii=False, indent=2)

@@ -14,6 +14,8 @@ def is_job_file(path: Path) -> bool:
 
 def with_infix(path: Path, infix: str) -> Path:
     """`prompts.csv.gz` with `results` becomes `prompts.results.csv.gz`."""
+    if not path.name:
+        return path / infix
     suffix = path.suffix
     if suffix.lower() in COMPRESSIONS:
         suffix = Path(path.stem).suffix + suffix

@@ -47,7 +47,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        text = getattr(function, "__self__", None)
+        # Jinja wraps `str.format`; the text it belongs to stands behind the wrapper.
+        text = getattr(getattr(function, "__wrapped__", function), "__self__", None)
         if isinstance(text, str):
             _check_widths(text if function.__name__.startswith("format") else "", args)
         return super().call(context, function, *args, **kwargs)
