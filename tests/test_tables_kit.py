@@ -1,4 +1,4 @@
-"""What the tests of tables share: making inputs, running them through, reading outputs with foreign readers."""
+"""What the tests of tables share: making inputs, running them, reading outputs with foreign readers."""
 
 from __future__ import annotations
 

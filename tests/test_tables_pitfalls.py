@@ -41,9 +41,30 @@ EDGES = [8192, BUFFER_BYTES]
 OUTPUTS = [".csv", ".csv.gz", ".csv.zst", ".jsonl", ".parquet"]
 
 AWKWARD = [
-    "a\rb", "a\r\nb", "\r", "\n", '"', '""', 'a"b', "\0", "a\0b", "\u2028", "\x85", "😀", "'", " lead", "trail ", ",", ";",
-    "\ufeff", "\t", "\\", "#", "", "=1+1",
-]  # fmt: skip
+    "a\rb",
+    "a\r\nb",
+    "\r",
+    "\n",
+    '"',
+    '""',
+    'a"b',
+    "\0",
+    "a\0b",
+    "\u2028",
+    "\x85",
+    "😀",
+    "'",
+    " lead",
+    "trail ",
+    ",",
+    ";",
+    "\ufeff",
+    "\t",
+    "\\",
+    "#",
+    "",
+    "=1+1",
+]
 
 
 def at_edge(edge: int, shift: int, text: str, before: str) -> str:
@@ -54,7 +75,7 @@ def at_edge(edge: int, shift: int, text: str, before: str) -> str:
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("text", ["\r\n", "\r", '""', "é", "😀"])
 def test_pitfall_1_nothing_is_lost_at_a_block_edge_of_csv(tmp_path: Path, edge: int, text: str) -> None:
-    """Line ends, quotes and long characters inside a cell survive ±64 bytes around every edge of the CSV reader."""
+    """Line ends, quotes and long characters in a cell survive ±64 bytes around every edge of the reader."""
     expected = text.replace('""', '"')
     path = tmp_path / "in.csv"
     for shift in range(-64, 65):
@@ -105,7 +126,7 @@ def test_pitfall_1_nothing_is_lost_at_a_block_edge_of_jsonl(tmp_path: Path, edge
 
 @pytest.mark.parametrize("suffix", OUTPUTS)
 def test_pitfall_2_awkward_cells_survive(tmp_path: Path, suffix: str) -> None:
-    """Lone carriage returns, NUL, U+2028, emoji and 20 MB of text come out of every format as they went in."""
+    """Lone carriage returns, NUL, U+2028, emoji and 20 MB of text come out as they went in."""
     texts = [*AWKWARD, 'long, \r"text" ' * (140_000 if "." in suffix[1:] else 1_400_000)]
     path = packed(tmp_path / "in.csv", csv_bytes([["prompt", "n"], *([text, "1"] for text in texts)]))
 
@@ -153,11 +174,22 @@ def test_pitfall_4_parquet_integers_with_nulls_stay_integers(tmp_path: Path, suf
     assert found == {".csv": ["9007199254740993", "", "3"]}.get(suffix, [9007199254740993, None, 3])
 
 
-@pytest.mark.parametrize(("numbers", "expected"), [
-    (["1", "2"], [1, 2]), (["1.5", "2"], [1.5, 2.0]), (["1.10", "2"], ["1.10", "2"]), (["1e5"], ["1e5"]),
-    (["12345678901234567890"], ["12345678901234567890"]), (["-0"], ["-0"]), (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
-    (["true", "false"], [True, False]), (["1", "true"], ["1", "true"]), (["1", '"1"'], ["1", '"1"']), (["[1.10]"], ["[1.10]"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        (["1", "2"], [1, 2]),
+        (["1.5", "2"], [1.5, 2.0]),
+        (["1.10", "2"], ["1.10", "2"]),
+        (["1e5"], ["1e5"]),
+        (["12345678901234567890"], ["12345678901234567890"]),
+        (["-0"], ["-0"]),
+        (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
+        (["true", "false"], [True, False]),
+        (["1", "true"], ["1", "true"]),
+        (["1", '"1"'], ["1", '"1"']),
+        (["[1.10]"], ["[1.10]"]),
+    ],
+)
 def test_pitfall_4_json_numbers_keep_their_digits(
     tmp_path: Path, numbers: list[str], expected: list[Any]
 ) -> None:
@@ -183,7 +215,7 @@ def test_pitfall_5_a_faulty_structure_is_an_error_with_its_line(tmp_path: Path) 
 
 
 def test_pitfall_6_limits_blank_lines_and_marks_of_csv(tmp_path: Path) -> None:
-    """Cells beyond 131,072 characters, blank lines in one-column files, byte order marks and UTF-16 are read."""
+    """Cells beyond 131,072 characters, blank lines in one-column files, marks and UTF-16 are read."""
     long = "x" * 1_000_000
     assert prompts_of(packed(tmp_path / "long.csv", f"prompt,n\n{long},1\n".encode())) == [long]
     assert prompts_of(packed(tmp_path / "one.csv", b"prompt\na\n\nb\n \n")) == ["a", "", "b", " "]
@@ -229,7 +261,7 @@ def test_pitfall_8_a_semicolon_file_is_hinted_at(tmp_path: Path) -> None:
 
 
 def test_pitfall_9_one_schema_from_the_first_row_to_the_last(tmp_path: Path) -> None:
-    """Thousands of rows of nulls before the first answer do not fix a null type; every output has the same types."""
+    """Thousands of rows of nulls before the first answer fix no null type; the types are always the same."""
     path = packed(tmp_path / "in.csv", csv_bytes([["prompt"], *([str(number)] for number in range(5000))]))
 
     late = joined(path, tmp_path / "late.parquet", [PENDING] * 4999 + [DONE])
@@ -252,7 +284,7 @@ def test_pitfall_9_json_lines_types_are_those_of_the_whole_file(tmp_path: Path) 
 
 
 def test_pitfall_10_more_than_two_gigabytes_of_answers(tmp_path: Path) -> None:
-    """300 answers of 8 MiB, more than `string` can hold, are written and read by pandas; row groups stay small."""
+    """300 answers of 8 MiB, more than `string` holds, are written, in small row groups, and read."""
     answer = "answer, " * (1 << 20)
     path = packed(tmp_path / "in.csv", csv_bytes([["prompt"], *([str(number)] for number in range(300))]))
 
@@ -315,7 +347,9 @@ def test_the_output_is_what_the_page_says(tmp_path: Path) -> None:
 
     assert header == ["prompt", *OUR_NAMES]
     assert rows[0] == [
-        "a", "ok", 'An answer, "quoted"\r\nin lines', "", "", "", "200", "1", "51", "0", "", "", "stop", "chat", "", "",
+        "a", "ok",
+        'An answer, "quoted"\r\nin lines', "", "", "", "200", "1", "51", "0", "", "", "stop", "chat", "",
+        "",
         "0f" * 16, "2023-11-14T22:13:20.123456Z", "2023-11-14T22:13:20.174456Z", "run-1",
     ]  # fmt: skip
     assert rows[1] == ["b", "pending", *[""] * 5, "0", *[""] * 12]
@@ -373,7 +407,8 @@ info = source.scan([])
 assert [len(batch) for batch in source.rows(["prompt"])] == [1]
 write_output(source, info, iter([OutputCells("ok", "x", requests=1)]), OutputSpec(folder / f"out{suffix}"))
 assert is_ours(folder / f"out{suffix}")
-print([name for name in ("pyarrow", "pandas", "numpy", "zstandard", "charset_normalizer") if name in sys.modules])
+heavy = ("pyarrow", "pandas", "numpy", "zstandard", "charset_normalizer")
+print([name for name in heavy if name in sys.modules])
 """
 
     def loaded(ending: str) -> str:

@@ -226,7 +226,7 @@ def test_a_file_that_vanished_is_refused(suffix: str, tmp_path: Path) -> None:
 
 
 def test_a_cut_file_is_refused(suffix: str, tmp_path: Path) -> None:
-    """A file that lost its end is told as a problem, or refused while it is read, never read as if it were whole."""
+    """A file that lost its end is told as a problem, never read as if it were whole."""
     path = tmp_path / f"in{suffix}"
     path.write_bytes(FILES[suffix](ROWS)[:-2])
     problems: list[Problem] = []

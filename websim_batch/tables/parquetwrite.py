@@ -42,7 +42,7 @@ def write_parquet(file: BinaryIO, source: Source, cells: CellStream, spec: Outpu
 
 def output_schema(inputs: pa.Schema, spec: OutputSpec) -> pa.Schema:
     """The input's fields and metadata, our fields, and the run's facts."""
-    metadata: dict[bytes | str, bytes | str] = {key: value for key, value in (inputs.metadata or {}).items()}
+    metadata: dict[bytes | str, bytes | str] = dict((inputs.metadata or {}).items())
     metadata[METADATA_KEY] = json.dumps(dict(spec.metadata)).encode()
     return pa.schema([*inputs, *our_fields(spec.names())], metadata=metadata)
 
