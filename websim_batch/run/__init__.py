@@ -1,4 +1,4 @@
-"""A job from end to end: run it, check it, look at it, export it, prove it. `execute` has the order of things drawn.
+"""A job from end to end: run it, check it, look at it, export it, prove it. `session` has the order of things drawn.
 
 Each function loads what it needs when it is called, so that a look at a status does not wait for HTTP or tables.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from websim_batch.job.settings import Settings
 
 if TYPE_CHECKING:
-    from websim_batch.run.check import CheckReport
+    from websim_batch.run.checking import CheckReport
     from websim_batch.run.finish import RunReport
     from websim_batch.tables.compare import Comparison
 
@@ -25,7 +25,7 @@ def execute(settings: Settings, table: object = None) -> RunReport:
     import sys
 
     from websim_batch.progress import make_progress
-    from websim_batch.run.execute import execute as run
+    from websim_batch.run.session import execute as run
 
     progress = make_progress(settings, sys.stderr, sys.stderr.isatty())
     report = None
@@ -38,34 +38,34 @@ def execute(settings: Settings, table: object = None) -> RunReport:
 
 def check(settings: Settings, show: int = 0, table: object = None) -> CheckReport:
     """Everything before the first request, and no request: all problems, hazards, what a run would send."""
-    from websim_batch.run.check import check as look
+    from websim_batch.run.checking import check as look
 
     return look(settings, show, table)
 
 
 def status(output: Path) -> dict[str, Any]:
     """The summary of the newest run behind `output`, finished, stopped or going on; raises JournalError without one."""
-    from websim_batch.run.status import status as read
+    from websim_batch.run.state import status as read
 
     return read(output)
 
 
 def export(output: Path, other: Path) -> None:
     """Write the table behind `output` to `other` as the journal has it now, also while a run is going."""
-    from websim_batch.run.export import export as write
+    from websim_batch.run.exporting import export as write
 
     write(output, other)
 
 
 def verify(output: Path, table: Path | None = None) -> Comparison:
     """Prove from the two tables alone that every input row is in the output once, in order, unchanged."""
-    from websim_batch.run.verify import verify as prove
+    from websim_batch.run.proving import verify as prove
 
     return prove(output, table)
 
 
 def models(settings: Settings) -> Sequence[str]:
     """The provider's models, default first; asks the endpoint where the list is not fixed."""
-    from websim_batch.run.models import models as ask
+    from websim_batch.run.asking import models as ask
 
     return ask(settings)

@@ -24,7 +24,7 @@ from websim_batch.run.summary import Summary, summarize, versions
 from websim_batch.tables import OutputSpec, atomic_write, write_output
 
 if TYPE_CHECKING:
-    from websim_batch.run.execute import Prepared
+    from websim_batch.run.session import Prepared
 
 
 @dataclass(frozen=True, slots=True)

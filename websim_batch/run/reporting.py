@@ -18,7 +18,7 @@ from websim_batch.run.summary import Summary, summarize
 from websim_batch.throttle import Throttle, ThrottleState
 
 if TYPE_CHECKING:
-    from websim_batch.run.execute import Prepared
+    from websim_batch.run.session import Prepared
 
 UPDATE_S = 0.25
 TOUCH_EVERY = 8  # updates: the journal's summary is fresh within two seconds also while no row moves
