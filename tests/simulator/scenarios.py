@@ -90,7 +90,7 @@ SCENARIOS: dict[str, Scenario] = {
         lambda: Server(FixedWindow(60, 60), LLM), 200, (0.93, 0.85), (0.09, 0.12)
     ),
     "window 60/60 s, fast": Scenario(
-        lambda: Server(FixedWindow(60, 60), FAST), 200, (0.93, 0.85), (0.10, 0.12)
+        lambda: Server(FixedWindow(60, 60), FAST), 200, (0.93, 0.85), (0.12, 0.15)
     ),
     "window 60/60 s, not aligned": Scenario(
         lambda: Server(FixedWindow(60, 60, 30), SHORT), 200, (0.93, 0.85), (0.09, 0.12)
@@ -186,10 +186,47 @@ SCENARIOS: dict[str, Scenario] = {
     "5 % errors": Scenario(
         lambda: Server(TokenBucket(10, 20), SHORT, error_share=0.05), 1500, (0.85, 0.80), (0.04, 0.06)
     ),
+    "slow refusals": Scenario(
+        lambda: Server(TokenBucket(10, 20), SHORT, refusal_s=0.6), 1500, (0.90, 0.80), (0.09, 0.12)
+    ),
+    "headers that lie": Scenario(
+        lambda: Server(TokenBucket(5, 10), SHORT, hint=stated), 1000, (0.90, 0.80), (0.04, 0.06)
+    ),
+    "at most 8 at once, then 24": Scenario(
+        lambda: Server(ConcurrencyCap(steps((0, 8), (60, 24)), SHORT.mean_s), SHORT),
+        4000,
+        (0.60, 0.55),
+        (0.04, 0.06),
+    ),
+    "latency falls": Scenario(
+        lambda: Server(TokenBucket(20, 20), LLM, faster=(100, FAST)), 2500, (0.40, 0.40), (0.04, 0.06), 16
+    ),
+    "short job, bucket 100/s": Scenario(
+        lambda: Server(TokenBucket(100, 100), FAST), 400, (0.90, 0.85), (0.12, 0.15)
+    ),
+    "short job, 64 at once": Scenario(
+        lambda: Server(ConcurrencyCap(64, LLM.mean_s), LLM), 200, (0.60, 0.50), (0.10, 0.20), 256
+    ),
+    "10 s ban, short job": Scenario(
+        lambda: Server(Ban(TokenBucket(10, 20), 10), LLM, retry_after=exact),
+        1000,
+        (0.55, 0.45),
+        (0.01, 0.01),
+        128,
+    ),
+    "capacity x 3 after a long while": Scenario(
+        lambda: Server(TokenBucket(steps((0, 10), (600, 30)), 20), SHORT), 9000, (0.85, 0.80), (0.03, 0.03)
+    ),
+    "ban, Retry-After too short": Scenario(
+        lambda: Server(Ban(TokenBucket(10, 20), 10), SHORT, retry_after=too_short),
+        2000,
+        (0.4, 0.4),
+        (0.02, 0.02),
+    ),
     "ceiling 60/min": Scenario(
         lambda: Server(TokenBucket(50, 50), SHORT), 200, (0.0, 0.0), (0.0, 0.0), ceilings=(Ceiling(60, 60.0),)
     ),
-    "unlimited": Scenario(lambda: Server(Unlimited(), FAST), 2000, (0.0, 0.0), (0.0, 0.0)),
+    "unlimited": Scenario(lambda: Server(Unlimited(64 / 0.045), FAST), 2000, (0.70, 0.70), (0.0, 0.0)),
 }
 """By name; goodput 0 where it has no meaning."""
 

@@ -51,7 +51,10 @@ class Policy(Protocol):
 
 
 class Unlimited:
-    """Lets everything in."""
+    """Lets everything in; `reach_per_s` is what the client itself can do at best."""
+
+    def __init__(self, reach_per_s: float = inf) -> None:
+        self._reach_per_s = reach_per_s
 
     def admit(self, now: float, service_s: float) -> bool:
         return True
@@ -60,7 +63,7 @@ class Unlimited:
         return 0.0
 
     def capacity_per_s(self, now: float) -> float:
-        return inf
+        return self._reach_per_s
 
 
 class TokenBucket:
@@ -166,14 +169,15 @@ class SlidingCounter:
 class ConcurrencyCap:
     """At most `limit` requests in service at once."""
 
-    def __init__(self, limit: int, mean_service_s: float) -> None:
-        self.limit, self._mean_service_s = limit, mean_service_s
+    def __init__(self, limit: float | Capacity, mean_service_s: float) -> None:
+        self.limit: Capacity = limit if callable(limit) else constant(limit)
+        self._mean_service_s = mean_service_s
         self._ends: list[float] = []
 
     def admit(self, now: float, service_s: float) -> bool:
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
-        if len(self._ends) >= self.limit:
+        if len(self._ends) >= self.limit(now):
             return False
         heapq.heappush(self._ends, now + service_s)
         return True
@@ -182,7 +186,7 @@ class ConcurrencyCap:
         return max(0.0, self._ends[0] - now) if self._ends else 0.0
 
     def capacity_per_s(self, now: float) -> float:
-        return self.limit / self._mean_service_s
+        return self.limit(now) / self._mean_service_s
 
 
 class Both:
@@ -269,6 +273,7 @@ class Server:
     latency: Latency = FAST
     retry_after: Callable[[float], float | None] = lambda wait_s: None
     hint: Callable[[float], RateHint | None] = lambda now: None
+    faster: tuple[float, Latency] = (inf, FAST)
     outage: tuple[float, float] = (inf, inf)
     outage_kind: Literal["outage", "error"] = "outage"
     error_share: float = 0.0
@@ -282,7 +287,7 @@ class Server:
         """What a request arriving now meets."""
         if self.outage[0] <= now < self.outage[1]:
             return Answered(self.outage_kind, self.refusal_s)
-        service_s = self.latency.draw(self.rng)
+        service_s = (self.latency if now < self.faster[0] else self.faster[1]).draw(self.rng)
         if not self.policy.admit(now, service_s):
             told_s = self.retry_after(max(self.policy.wait_s(now), 0.0))
             return Answered("refused", self.refusal_s, told_s, self.hint(now))
@@ -292,8 +297,8 @@ class Server:
 
     def ideal_s(self, rows: int) -> float:
         """How long a client that knows all needs for `rows` rows; burst and tail of answers left out."""
-        if isinstance(self.policy, ConcurrencyCap):
-            return self.served_s / self.policy.limit
+        if isinstance(self.policy, ConcurrencyCap) and self.policy.limit(0) == self.policy.limit(inf):
+            return self.served_s / self.policy.limit(0)
         now, done, step_s = 0.0, 0.0, 0.05
         while done < rows:
             is_out = self.outage[0] <= now < self.outage[1]

@@ -13,8 +13,8 @@ One gate for all requests. Its states, and when a send may go (always: fewer tha
 
 RAMP       nothing refused yet: `ramp.py`.
 CLOSED     at `closed_until`. Cool-down, with s = failed probes in a row:
-           - Retry-After R: R * 2^s, plus 10 ms and up to 5 % of it (at most 1 s); never less. 4 s: 4.01 … 4.21.
-           - without: clip(1/G, 0.1, 5) * 2^s, at most 60 s; 0.25 * 2^s while G is unknown. 10/s: 0.1, 0.2, ….
+           - Retry-After R: R * 2^s, plus 10 ms and up to 5 % of it (at most 1 s); never less. 4 s: 4.01 … 4.21
+           - without: max(1/G, 0.1) * 2^s, at most 60 s; 0.25 * 2^s while G is unknown. 10/s: 0.1, 0.2, 0.4
            - outage or errors: 2^s, at most 15 s.
 HALF_OPEN  the probe is out, nothing else may go. Refusals are fast and answers slow: a probe that is not
            refused within `max(0.1 s, 3 * the slowest refusal seen)` counts as accepted; after an outage only
@@ -42,8 +42,7 @@ PATIENCE_LEAST_S = 0.1
 REFUSAL_S_MOST = 10.0
 COOL_DOWN_UNKNOWN_S = 0.25
 COOL_DOWN_LEAST_S = 0.1
-COOL_DOWN_MOST_S = 5.0
-COOL_DOWN_STREAK_MOST_S = 60.0
+COOL_DOWN_MOST_S = 60.0
 OUTAGE_MOST_S = 15.0
 ERRORS_TO_CLOSE = 5
 
@@ -86,7 +85,7 @@ class Controller:
         self._marked_at: float | None = None  # when the present measurement began
         self._let_in = 0  # sent and not refused since then
         self._sent_at: float | None = None
-        self._was_full = False
+        self._was_full = False  # the last send took the last slot
         self._is_stated = False
         self._trusts_headers = True
         self._is_pace_innocent = False
@@ -180,10 +179,8 @@ class Controller:
         if grant.epoch < self.epoch:
             self._on_echo(now, signal)
             return
-        is_probe = grant is self._probe
-        is_explained = self.slots.on_refused(grant.level, is_probe)
-        if not is_probe:
-            self._is_pace_innocent = is_explained
+        if grant is not self._probe:
+            self._is_pace_innocent = self.slots.on_refused(grant.level)
         self._is_stated = self._trusts_headers = False
         why = "rate limit" if signal.retry_after_s is None else "Retry-After"
         self._close(now, self._cool_down_s(signal), why)
@@ -223,9 +220,8 @@ class Controller:
             wait_s = signal.retry_after_s * growth
             return wait_s + 0.01 + self._rng.uniform(0.0, min(0.05 * wait_s, 1.0))
         if self.capacity_per_s is None:
-            return min(COOL_DOWN_UNKNOWN_S * growth, COOL_DOWN_STREAK_MOST_S)
-        base_s = min(max(1 / self.capacity_per_s, COOL_DOWN_LEAST_S), COOL_DOWN_MOST_S)
-        return min(base_s * growth, COOL_DOWN_STREAK_MOST_S)
+            return min(COOL_DOWN_UNKNOWN_S * growth, COOL_DOWN_MOST_S)
+        return min(max(1 / self.capacity_per_s, COOL_DOWN_LEAST_S) * growth, COOL_DOWN_MOST_S)
 
     def _failed_probes(self) -> int:
         return self._streak if self.phase is Phase.HALF_OPEN else 0
@@ -257,8 +253,11 @@ class Controller:
         self._ramp.restart()
 
     def _climbed_s(self, now: float) -> float:
-        """For how long since the last send the pace, and nothing else, has held the next one back."""
-        if self._sent_at is None or self._was_full or self._is_stated:
+        """For how long the pace has climbed since the last send.
+
+        A stated pace stays, and so does one that did not hold the sends back, as all slots were taken.
+        """
+        if self._sent_at is None or self._is_stated or self._was_full:
             return 0.0
         return now - self._sent_at
 

@@ -53,7 +53,7 @@ class Pace:
         return self.capacity_per_s * climb(self._x + since_s / self._hold_s)
 
     def advance(self, elapsed_s: float) -> None:
-        """Time passed in which the pace, and nothing else, held the sends back."""
+        """Time passed with the gate open."""
         self._x += elapsed_s / self._hold_s
 
     def begin(self, is_pace_innocent: bool = False) -> None:

@@ -7,41 +7,42 @@ flight), there is no such cap, the limit is dropped for good, and the pace alone
 are noisy by what is on the wire: 15 % above is clear.
 
 The limit tries one more after `rounds` answers per slot: at once after the first refusal, which may not have
-been about slots at all, then after 1, 2, 4 … 16 rounds as refusals confirm it, and half of that for every
-raise that stood.
+been about slots at all, then after 1, 2, 4 … 16 rounds as refusals confirm it.
 """
 
 from __future__ import annotations
 
 from math import inf
 
-ROUNDS_MOST = 16.0
+ROUNDS_MOST = 16
+NOISE = 1.15
 
 
 class Slots:
     """A limit on requests in flight that follows the refusals."""
 
-    __slots__ = ("_accepted", "_answers", "_has_raise_stood", "_is_ruled_out", "_refused", "_rounds", "limit")
+    __slots__ = ("_accepted", "_answers", "_is_ruled_out", "_refused", "_rounds", "limit")
 
     def __init__(self) -> None:
         self.limit = inf
-        self._accepted, self._refused = 0, inf
+        self._accepted, self._refused = 0, inf  # the highest level accepted, the lowest refused
         self._is_ruled_out = False
-        self._rounds = 0.0
+        self._rounds = 0
         self._answers = 0
-        self._has_raise_stood = False
 
     def on_accepted(self, level: int) -> None:
         """A request sent at `level` was let in."""
         if self.limit == inf:
             return
         self._accepted = max(self._accepted, level)
+        self._answers += 1
         if self._is_contradicted():
             self._rule_out()
-        elif level + 1 >= self.limit:
-            self._count_answer()
+        elif self._answers >= self._rounds * self.limit:
+            self._answers = 0
+            self.limit += 1
 
-    def on_refused(self, level: int, is_probe: bool) -> bool:
+    def on_refused(self, level: int) -> bool:
         """A request sent at `level` was refused; whether the slots explain it, not the pace."""
         if self._is_ruled_out:
             return False
@@ -49,27 +50,14 @@ class Slots:
         if level == 0 or self._is_contradicted():
             self._rule_out()
             return False
-        if is_probe:
-            return False
         is_confirmed = self.limit < inf
-        self.limit = level
         if is_confirmed:
-            self._rounds = min(max(1.0, 2 * self._rounds), ROUNDS_MOST)
-        self._answers, self._has_raise_stood = 0, False
+            self._rounds = min(max(1, 2 * self._rounds), ROUNDS_MOST)
+        self.limit, self._answers = level, 0
         return is_confirmed
 
-    def _count_answer(self) -> None:
-        self._answers += 1
-        if self._answers < self._rounds * self.limit:
-            return
-        self._answers = 0
-        self.limit += 1
-        if self._has_raise_stood:
-            self._rounds = self._rounds / 2 if self._rounds > 0.25 else 0.0
-        self._has_raise_stood = True
-
     def _is_contradicted(self) -> bool:
-        return self._accepted > 1.15 * self._refused
+        return self._accepted > NOISE * self._refused
 
     def _rule_out(self) -> None:
         self.limit, self._is_ruled_out = inf, True
