@@ -10,7 +10,8 @@ import pytest
 
 from websim_batch.errors import UsageError
 from websim_batch.job.build import build, settings_from_kwargs
-from websim_batch.job.options import BY_KEY, GROUPS, OPTIONS
+from websim_batch.job.keywords import RunOptions
+from websim_batch.job.options import BY_KEY, BY_KEYWORD, GROUPS, OPTIONS
 from websim_batch.job.settings import Settings, public_settings, resolve_headers
 from websim_batch.records import Ceiling, Share
 
@@ -61,6 +62,11 @@ def test_the_table_and_the_settings_agree() -> None:
 
     assert {field.name for field in fields(Settings)} - others == set(OPTIONS)
     assert all(option.group in GROUPS and option.help for option in OPTIONS.values())
+
+
+def test_the_typed_keywords_are_those_of_the_table() -> None:
+    """What type checkers know as keyword arguments is what the table of options takes."""
+    assert list(RunOptions.__annotations__) == list(BY_KEYWORD)
 
 
 def test_every_default_can_be_parsed() -> None:
