@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote
@@ -33,15 +33,14 @@ def open_database(path: Path, mode: Mode, is_sandbox: bool | None = None) -> sql
             raise JournalError(f"{path}: there is no journal here; has the job been run, with this output?")
         _create(path, bool(is_sandbox))
     _refuse_other_files(path)
+    # Looked at through a connection that changes nothing: a stranger's file stays as it is.
+    with plain_words(path), closing(connect_reading(path)) as db:
+        version = _check(db, path, is_sandbox)
     with plain_words(path):
-        db = connect_writing(path) if mode == "write" else connect_reading(path)
-    try:
-        with plain_words(path):
-            _check(db, path, mode, is_sandbox)
-    except BaseException:
-        db.close()
-        raise
-    return db
+        if version < schema.VERSION:
+            with closing(connect_writing(path)) as db:
+                schema.migrate(db, version)
+        return connect_writing(path) if mode == "write" else connect_reading(path)
 
 
 def uri_of(path: Path, options: str) -> str:
@@ -144,11 +143,12 @@ def _create(path: Path, is_sandbox: bool) -> None:
             f"{path}: cannot write here ({exc.strerror}); choose another folder with -o or --journal PATH"
         ) from exc
     finally:
-        if not path.exists():
+        with suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
-def _check(db: sqlite3.Connection, path: Path, mode: Mode, is_sandbox: bool | None) -> None:
+def _check(db: sqlite3.Connection, path: Path, is_sandbox: bool | None) -> int:
+    """Refuse what is no journal of ours, or of the other mark; its version."""
     mark = db.execute("PRAGMA application_id").fetchone()[0]
     if mark != schema.APPLICATION_ID:
         raise JournalError(
@@ -162,13 +162,10 @@ def _check(db: sqlite3.Connection, path: Path, mode: Mode, is_sandbox: bool | No
             f"{path}: the journal was written by a newer websim-batch (its version is {version}, this one "
             f"knows {schema.VERSION}); update websim-batch"
         )
-    if version < schema.VERSION:
-        if mode == "read":
-            db.execute("PRAGMA query_only = OFF")
-        schema.migrate(db, version)
     is_marked = meta.get("sandbox") == "1"
     if is_sandbox is not None and is_marked != is_sandbox:
         raise JournalError(_mark_message(path, is_marked))
+    return version
 
 
 def _mark_message(path: Path, is_marked: bool) -> str:
