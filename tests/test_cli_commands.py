@@ -64,6 +64,12 @@ def test_the_examples_work_when_pasted(name: str, tmp_path: Path) -> None:
                 assert done.returncode == 0, done.stderr
 
 
+def test_no_word_at_all_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`websim-batch` alone shows its help."""
+    assert main([]) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
 def test_run_tells_every_option_in_its_group() -> None:
     """The help of `run` has every option under its heading, the everyday ones first."""
     text = help_text("run")

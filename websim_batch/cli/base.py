@@ -19,10 +19,14 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, so that help and errors come at once."""
 
     def __init__(self, package: str, summaries: Mapping[str, str], **attrs: Any) -> None:
-        super().__init__(context_settings=SETTINGS, **attrs)
+        super().__init__(context_settings=SETTINGS, no_args_is_help=False, **attrs)
         self._package = package
         self._summaries = summaries
         click.version_option(__version__, prog_name="websim-batch")(self)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without any word the help is shown."""
+        return super().parse_args(ctx, args or ["--help"])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names in the order of the help."""

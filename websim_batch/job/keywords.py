@@ -1,4 +1,4 @@
-"""The keyword arguments of `run()` with their types, for type checkers; the table of options tells the rest."""
+"""The keyword arguments of `run()` with their types; what they do is told in the table of options."""
 
 from __future__ import annotations
 
