@@ -16,12 +16,14 @@ class RetryPolicy:
     """How patient a row is.
 
     Backoff is full jitter, U(0, min(`backoff_max_s`, `backoff_initial_s`·2^n)): the first wait is between 0
-    and 1 s, the second between 0 and 2 s.
+    and 1 s, the second between 0 and 2 s. After a timeout, which was a long pause already, it does not grow:
+    U(0, `backoff_after_timeout_s`), so that a row without an answer ends within timeout · attempts + 5 s.
     """
 
     max_attempts: int = 5
     backoff_initial_s: float = 1.0
     backoff_max_s: float = 60.0
+    backoff_after_timeout_s: float = 0.5
     max_invalid: int = 2
     max_refusals_alone: int = 8
     max_probes_in_front: int = 2
@@ -33,14 +35,15 @@ class RetryPolicy:
 class RowHistory:
     """What was seen of one row so far.
 
-    `attempts` are those charged; `refusals` all it had, `accepted_then` how many requests of the run had been
-    accepted at its first one; `free_probes` errors as a probe that were not charged.
+    `attempts` are those charged. `refusals` are those that were its own: some other request was accepted since the
+    row's refusal before; `accepted_then` is how many of the run had been accepted at the last one. `free_probes`
+    are errors as a probe that were not charged.
     """
 
     attempts: int = 0
     invalid: int = 0
     refusals: int = 0
-    accepted_then: int = 0
+    accepted_then: int = -1
     probes_refused: int = 0
     free_probes: int = 0
 
@@ -97,12 +100,15 @@ class Stop:
 
 Verdict: TypeAlias = Finish | Again | Stop
 
+SUCCESS = Finish("ok")
+"""What every usable answer leads to."""
+
 
 def decide(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
     """Say what happens to the row next. `history` is the row's before this reply."""
     answer = reply.answer
     if answer is Answer.OK:
-        return Finish("ok")
+        return SUCCESS
     if answer is Answer.REFUSAL:
         return _after_refusal(policy, history, reply, run)
     if answer is Answer.TRANSIENT:
@@ -137,12 +143,11 @@ def _after_refusal(policy: RetryPolicy, history: RowHistory, reply: Reply, run: 
         return Stop(_deferred(reply, run), "deferred")
     history = replace(
         history,
-        refusals=history.refusals + 1,
-        accepted_then=history.accepted_then if history.refusals else run.accepted,
+        refusals=history.refusals + (run.accepted > history.accepted_then),
+        accepted_then=run.accepted,
         probes_refused=history.probes_refused + run.is_probe,
     )
-    others_accepted = run.accepted > history.accepted_then
-    if history.refusals >= policy.max_refusals_alone and others_accepted:
+    if history.refusals >= policy.max_refusals_alone:
         times = f"refused {history.refusals} times while other rows were accepted"
         return Finish("failed", "rate_limit", f"{times}: {reply.message or 'rate limit'}")
     where: Place = "back" if history.probes_refused >= policy.max_probes_in_front else "front"
@@ -179,6 +184,8 @@ def _charge(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFact
 
 def _delay_s(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> float:
     """The backoff; the server's own wait is a floor."""
+    if reply.error_type == "timeout":
+        return run.random * policy.backoff_after_timeout_s
     return max(backoff_s(policy, history.attempts, run.random), reply.retry_after_s or 0.0)
 
 

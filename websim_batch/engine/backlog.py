@@ -29,7 +29,8 @@ class Backlog:
         self._arming: set[Work] = set()
 
     def __repr__(self) -> str:
-        return f"<Backlog waiting={self.waiting} arming={len(self._arming)} armed={self.armed} later={len(self._later)}>"
+        arming, later = len(self._arming), len(self._later)
+        return f"<Backlog waiting={self.waiting} arming={arming} armed={self.armed} later={later}>"
 
     @property
     def waiting(self) -> int:

@@ -6,7 +6,7 @@
                                                              journal writer, in groups <─────┘──> counted as done
 
 All state changes are synchronous and happen in the event loop's thread; what waits is the feeder (for the disk), the
-dispatcher (for a row and for the throttle) and the workers (for the network). The engine knows no CSV, no HTTP, no TOML.
+dispatcher (for a row and for the throttle) and the workers (for the network). It knows no CSV, HTTP or TOML.
 
 At a stop nothing new is sent; what is in flight may take the grace; then it is cancelled, and the ledger keeps its
 intent without an outcome: nobody knows whether it was paid for. Cancelling loses no row: whatever has no result is
@@ -21,23 +21,20 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from websim_batch.engine.backlog import Backlog
 from websim_batch.engine.counters import Counters
+from websim_batch.engine.lookahead import COMMIT_WINDOW_ROWS, Lookahead
 from websim_batch.engine.stops import GiveUp, too_many_failures
 from websim_batch.engine.work import Batch, Settled, Work
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from websim_batch.journal import JournalWriter
 from websim_batch.records import Answer, Attempt, Reply, Request, Result, Status, StopReason
-from websim_batch.retry import Again, Finish, RetryPolicy, RunFacts, Stop, decide
+from websim_batch.retry import SUCCESS, Finish, RetryPolicy, RunFacts, Stop, Verdict, decide
 from websim_batch.throttle import Grant, Signal, Throttle
 from websim_batch.throttle.signals import SignalKind
-
-COMMIT_WINDOW_S = 0.05
-COMMIT_WINDOW_ROWS = 256
-"""Rows are armed at most one commit window ahead of their sending."""
 
 _SIGNALS: dict[Answer, SignalKind] = {
     Answer.REFUSAL: "refused",
@@ -74,6 +71,7 @@ class Engine:
         run: int,
         already_ok: int = 0,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._attempt = attempt
         self._throttle = throttle
         self._rules = rules
@@ -88,7 +86,7 @@ class Engine:
         self._open = 0  # rows and outcomes that are not durable yet
         self._is_fed = False
         self._stop: StopReason | None = None
-        self._sent_lately = _SendRate()
+        self._lookahead = Lookahead()
         self._give_up = GiveUp(rules.give_up_after_s)
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self._deadline: float | None = None
@@ -98,12 +96,11 @@ class Engine:
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
-    async def run(self, batches: Iterator[Batch], writer: JournalWriter) -> StopReason | None:
+    async def run(self, batches: Iterator[Batch], writer: JournalWriter[object]) -> StopReason | None:
         """Send every row of `batches`; the reason if the run was stopped before, None if every row has a result.
 
         `writer` must report its commits to `on_commit` and its failure to `on_error`.
         """
-        self._loop = asyncio.get_running_loop()
         self._wall_offset_us = (time.time_ns() - time.monotonic_ns()) // 1000
         self._writer = writer
         self._over = asyncio.Event()
@@ -124,7 +121,7 @@ class Engine:
         return self._stop
 
     def stop(self, reason: StopReason, grace_s: float | None = None) -> None:
-        """Send nothing more, and end when what is in flight is answered or `grace_s` is over. The first reason stays."""
+        """Send nothing more, and end when what is in flight is answered or `grace_s` is over; the first reason stays"""
         if self._stop is None:
             self._stop = reason
         if not hasattr(self, "_over"):
@@ -168,8 +165,7 @@ class Engine:
         if self._stop is not None:
             return
         backlog = self._backlog
-        most = min(COMMIT_WINDOW_ROWS, max(1, round(self._sent_lately.per_s * COMMIT_WINDOW_S)))
-        while backlog.waiting and backlog.ahead < most:
+        while backlog.waiting and backlog.ahead < self._lookahead.rows:
             work = backlog.start_arming()
             self._writer.intend(self._intent(work), work.key, work.cells, work)
             work.key = work.cells = None
@@ -186,6 +182,9 @@ class Engine:
         backlog = self._backlog
         while True:
             while not backlog.armed:
+                if backlog.ahead:
+                    self._lookahead.on_starved()
+                    self._arm()
                 self._has_armed.clear()
                 await self._has_armed.wait()
             grant = await self._throttle.acquire()
@@ -215,7 +214,7 @@ class Engine:
         work.sent_us = self._now_us()
         if work.started_us is None:
             work.started_us = work.sent_us
-        self._sent_lately.add(self._loop.time())
+        self._lookahead.on_send(self._loop.time())
         self.counters.sent += 1
         self.counters.retries += work.was_sent
 
@@ -226,9 +225,14 @@ class Engine:
         now = self._loop.time()
         is_fresh = work.history.attempts == 0
         kind = _SIGNALS.get(reply.answer, "accepted")
-        self._throttle.settle(grant, Signal(kind, reply.retry_after_s, reply.rate_hint, is_fresh, reply.latency_s))
+        self._throttle.settle(
+            grant, Signal(kind, reply.retry_after_s, reply.rate_hint, is_fresh, reply.latency_s)
+        )
         self._count_reply(work, reply, now)
-        verdict = decide(self._rules.policy, work.history, reply, self._facts(now, grant))
+        if reply.answer is Answer.OK:
+            verdict: Verdict = SUCCESS
+        else:
+            verdict = decide(self._rules.policy, work.history, reply, self._facts(now, grant))
         self._settle(work, reply, verdict, now)
         self._watch_success()
         self._end_if_done()
@@ -263,7 +267,7 @@ class Engine:
             is_probe=grant.is_probe,
         )
 
-    def _settle(self, work: Work, reply: Reply, verdict: Finish | Again | Stop, now: float) -> None:
+    def _settle(self, work: Work, reply: Reply, verdict: Verdict, now: float) -> None:
         attempt = Attempt(
             work.row_id,
             work.number,
@@ -303,7 +307,9 @@ class Engine:
             self._open -= 1
         self.stop(verdict.reason)
 
-    def _result(self, work: Work, reply: Reply, status: Status, error_type: str | None, message: str | None) -> Result:
+    def _result(
+        self, work: Work, reply: Reply, status: Status, error_type: str | None, message: str | None
+    ) -> Result:
         request = work.request
         return Result(
             work.row_id,
@@ -396,20 +402,3 @@ class Engine:
                 self._over.set()
         elif self._is_fed and self._open == 0:
             self._over.set()
-
-
-class _SendRate:
-    """Sends per second, smoothed over about half a second."""
-
-    def __init__(self) -> None:
-        self.per_s = 0.0
-        self._count = 0
-        self._since = 0.0
-
-    def add(self, now: float) -> None:
-        self._count += 1
-        elapsed_s = now - self._since
-        if elapsed_s >= 0.1:
-            # The first interval began at no real time; count from here on.
-            self.per_s = 0.5 * self.per_s + 0.5 * self._count / elapsed_s if self._since else 0.0
-            self._count, self._since = 0, now

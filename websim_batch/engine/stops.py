@@ -19,8 +19,8 @@ _PROBE_S = 60.0
 class GiveUp:
     """Says when a run without success gives up. The clock starts at the first failure after the last success.
 
-    So neither a slow endpoint nor a ceiling of one request an hour counts as a failure. A wait that the server asked for
-    is waited out, and one probe is allowed after it. All times are seconds of one clock.
+    So neither a slow endpoint nor a ceiling of one request an hour counts as a failure. A wait that the server asked
+    for is waited out, and one probe is allowed after it. All times are seconds of one clock.
     """
 
     limit_s: float

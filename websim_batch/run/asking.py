@@ -14,7 +14,11 @@ def models(settings: Settings) -> Sequence[str]:
     """The models, default first; raises RequestError if the endpoint does not tell."""
     endpoint = open_endpoint(settings, os.environ)
     url = endpoint.provider.models_url()
-    return endpoint.provider.parse_models(None) if url is None else asyncio.run(_ask(endpoint, url, settings.timeout_s))
+    return (
+        endpoint.provider.parse_models(None)
+        if url is None
+        else asyncio.run(_ask(endpoint, url, settings.timeout_s))
+    )
 
 
 async def _ask(endpoint: Endpoint, url: str, timeout_s: float) -> Sequence[str]:

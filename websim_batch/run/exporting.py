@@ -16,7 +16,17 @@ from websim_batch.run.paths import paths_of
 from websim_batch.run.prepare import open_input, read_table
 from websim_batch.tables import OutputSpec, require_ours, write_output
 
-_READING = ("prompt_column", "id_column", "template", "fields", "data_columns", "encoding", "delimiter", "limit", "prefix")
+_READING = (
+    "prompt_column",
+    "id_column",
+    "template",
+    "fields",
+    "data_columns",
+    "encoding",
+    "delimiter",
+    "limit",
+    "prefix",
+)
 
 
 def export(output: Path, other: Path) -> None:
@@ -30,12 +40,18 @@ def export(output: Path, other: Path) -> None:
     require_ours(other)
     source_path = noted_input(output)
     if source_path is None:
-        raise UsageError(f"{output}: its input was no file (standard input or a table in memory), so it cannot be joined")
+        raise UsageError(
+            f"{output}: its input was no file (standard input or a table in memory), so it cannot be joined"
+        )
     noted = read_status(output).settings
     settings = _reading_settings(source_path, noted)
     with ExitStack() as stack:
         journal = stack.enter_context(open_journal(paths_of(output).journal, "read"))
-        table = read_table(settings, open_input(settings, stack), get_provider(str(noted.get("provider", "websim")), None, {}))
+        table = read_table(
+            settings,
+            open_input(settings, stack),
+            get_provider(str(noted.get("provider", "websim")), None, {}),
+        )
         identity = stack.enter_context(identify(table, settings, journal))
         cells = journal.output_cells(identity.place())
         write_output(table.source, table.info, cells, OutputSpec(other, settings.prefix))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from websim_batch.engine import Batch, Settled, Work
 from websim_batch.journal import Identity, Journal, Known, Placed
-from websim_batch.records import UNFINISHED, Problem, PromptRow, Request, Result
+from websim_batch.records import UNFINISHED, Problem, PromptRow, Request, Result, Status
 from websim_batch.render import Renderer
 from websim_batch.run.prepare import Table
 
@@ -31,7 +31,11 @@ class ResumeRule:
 
     def is_finished(self, known: Known, request_hash: bytes | None, cells: bytes | None) -> bool:
         """Whether the row needs nothing more. `request_hash` None: there is nothing to send for it now."""
-        if known.status is None or known.status in UNFINISHED or self._is_to_retry(known.status, known.error_type):
+        if (
+            known.status is None
+            or known.status in UNFINISHED
+            or self._is_to_retry(known.status, known.error_type)
+        ):
             return False
         return known.request_hash == request_hash or (self.on_drift == "keep" and known.cells == cells)
 
@@ -83,7 +87,9 @@ class Feed:
         key = None if is_noted else placed.key
         if isinstance(rendered, Request):
             if self._with_keys:
-                rendered.idempotency_key = blake2b(placed.key + (request_hash or b""), digest_size=16).hexdigest()
+                rendered.idempotency_key = blake2b(
+                    placed.key + (request_hash or b""), digest_size=16
+                ).hexdigest()
             batch.work.append(
                 Work(placed.row_id, rendered, key, cells, number=known.number + 1, requests=known.requests)
             )
@@ -100,7 +106,13 @@ def _settled(row_id: int, problem: Problem | None, requests: int, run: int) -> R
         return Result(row_id, "skipped", requests=requests, finished_us=now_us, run=run)
     message = _told(problem)
     return Result(
-        row_id, "failed", error_type="input", error_message=message, requests=requests, finished_us=now_us, run=run
+        row_id,
+        "failed",
+        error_type="input",
+        error_message=message,
+        requests=requests,
+        finished_us=now_us,
+        run=run,
     )
 
 

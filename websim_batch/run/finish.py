@@ -84,7 +84,12 @@ def _write_table(prepared: Prepared, stop: StopReason | None) -> tuple[StopReaso
     until_s = None if stop is None else time.monotonic() + settings.grace_s
     tally = _Tally(job.journal.output_cells(job.identity.place()), until_s)
     spec = OutputSpec(
-        job.paths.output, settings.prefix, settings.bom, settings.csv_safe, settings.delimiter, _metadata(prepared)
+        job.paths.output,
+        settings.prefix,
+        settings.bom,
+        settings.csv_safe,
+        settings.delimiter,
+        _metadata(prepared),
     )
     try:
         write_output(job.table.source, job.table.info, iter(tally), spec)
@@ -92,7 +97,9 @@ def _write_table(prepared: Prepared, stop: StopReason | None) -> tuple[StopReaso
         return StopReason(4, "disk_full", f"{exc}; {_export(prepared)}"), False
     except (OutOfTimeError, KeyboardInterrupt):
         reason = stop or StopReason(130, "interrupted", "interrupted (SIGINT)")
-        return replace(reason, message=f"{reason.message}; the table was not written: {_export(prepared)}"), False
+        return replace(
+            reason, message=f"{reason.message}; the table was not written: {_export(prepared)}"
+        ), False
     except UsageError as exc:
         return StopReason(2, "output", f"{exc}; nothing is lost: {_export(prepared)}"), False
     prepared.counters.statuses, prepared.counters.errors = tally.statuses, tally.errors

@@ -5,13 +5,13 @@ Nothing is written before every check of the input has passed; after that the jo
 
 from __future__ import annotations
 
-import orjson
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+
+import orjson
 
 from websim_batch.errors import DriftError, ForeignFileError, InputError, JournalError, UsageError
 from websim_batch.job.dated import resolve_output
@@ -47,7 +47,9 @@ def resolve_paths(settings: Settings) -> Paths:
     if output.is_dir():
         raise UsageError(f"{output}: is a folder; name a file, as {output / 'answers.csv'}")
     if not output.parent.is_dir():
-        raise UsageError(f"{output}: the folder {output.parent} does not exist; make it first, or give another -o")
+        raise UsageError(
+            f"{output}: the folder {output.parent} does not exist; make it first, or give another -o"
+        )
     return paths_of(output, settings.journal)
 
 
@@ -91,7 +93,7 @@ def _require_place(settings: Settings, paths: Paths) -> None:
 
 
 def require_no_drift(settings: Settings, journal: Journal) -> None:
-    """Raise DriftError if settings that change answers differ from the journal's, unless `--on-drift` says what to do."""
+    """Raise DriftError if settings that change answers differ from the journal's, unless `--on-drift` allows it."""
     noted = journal.noted(_ANSWER_SETTINGS)
     if noted is None or settings.on_drift != "refuse":
         return
@@ -105,7 +107,7 @@ def require_no_drift(settings: Settings, journal: Journal) -> None:
 
 
 def identify(table: Table, settings: Settings, journal: Journal | None) -> Identity:
-    """Find every row's place in the journal; raises InputError for ids that stand twice, or cells that refuse the file."""
+    """Find every row's place in the journal; raises InputError for equal ids, or cells that refuse the file."""
     identity = Identity(journal)
     try:
         refused = _add_rows(table, identity)
@@ -140,7 +142,9 @@ def _require_unique(table: Table, column: str, identity: Identity) -> None:
     for position, first in pairs:
         row, before = rows[position], rows[first]
         place = f"row {first + 1}" if before.line is None else f"line {before.line}"
-        message = f"the id {row.cells[column]!r} stands already on {place}; ids must differ (--id-column {column})"
+        message = (
+            f"the id {row.cells[column]!r} stands already on {place}; ids must differ (--id-column {column})"
+        )
         problems.append(
             Problem("duplicate_id", message, table.source.display, row.line, position + 1, column)
         )
@@ -180,5 +184,3 @@ def _output_of(journal: Path, real_input: str) -> Path | None:
     except UsageError:
         return None
     return journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
-
-

@@ -51,7 +51,9 @@ def open_endpoint(settings: Settings, environ: Mapping[str, str]) -> Endpoint:
     proxy = check_proxy(settings.proxy) if settings.proxy else None
     if settings.trust_env:
         proxy = proxy_from_environment(provider.base_url)
-    keys = [text.partition(" ")[2] or text for name, text in headers.items() if name.lower() in SENSITIVE_HEADERS]
+    keys = [
+        text.partition(" ")[2] or text for name, text in headers.items() if name.lower() in SENSITIVE_HEADERS
+    ]
     password = urlsplit(proxy).password if proxy else None
     return Endpoint(provider, headers, proxy, Redactor([*secrets, *keys, password or ""]))
 

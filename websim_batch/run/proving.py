@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from websim_batch.errors import JournalError
 from websim_batch.journal import read_status
@@ -26,10 +25,9 @@ def verify(output: Path, table: Path | None = None) -> Comparison:
     return compare(output, table or noted_input(output), reading, written)
 
 
-def _noted_settings(output: Path) -> dict[str, Any]:
+def _noted_settings(output: Path) -> Mapping[str, Any]:
     """The settings of the newest run, as far as there is a journal that tells."""
     try:
-        noted = read_status(output).settings
+        return read_status(output).settings
     except JournalError:
         return {}
-    return orjson.loads(noted) if isinstance(noted, bytes | str) else dict(noted)

@@ -88,7 +88,9 @@ class Reporter:
     def summary_json(self) -> bytes:
         """`summary` as JSON, with the rate of the last moments and the time left."""
         view = self.view()
-        return orjson.dumps({**self.summary().as_json(), "rows_per_s": round(view.rows_per_s, 3), "eta_s": view.eta_s})
+        return orjson.dumps(
+            {**self.summary().as_json(), "rows_per_s": round(view.rows_per_s, 3), "eta_s": view.eta_s}
+        )
 
     def _rows_per_s(self) -> float:
         """Rows finished per second over the last 20 s, or since the run began."""
@@ -104,4 +106,6 @@ class Reporter:
 
 def throttle_facts(state: ThrottleState) -> dict[str, Any]:
     """What the throttle found, as JSON values: for the manifest and `status`."""
-    return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(state).items()}
+    return {
+        key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(state).items()
+    }

@@ -1,8 +1,8 @@
 """One run from end to end: everything is checked, rows are sent, the table is written, and the outcome is told.
 
-    prepare   endpoint, input, lock, journal, drift, identity     nothing is sent; any refusal leaves all as it was
-    drive     throttle, transport, engine, on an event loop       results become durable in the journal
-    finish    the output table, the manifest, the summary         from the journal alone
+prepare   endpoint, input, lock, journal, drift, identity     nothing is sent; any refusal leaves all as it was
+drive     throttle, transport, engine, on an event loop       results become durable in the journal
+finish    the output table, the manifest, the summary         from the journal alone
 """
 
 from __future__ import annotations
@@ -115,7 +115,11 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
     throttle = Throttle(settings.rate, settings.concurrency)
     async with Transport(_transport_settings(prepared)) as transport:
         attempts = Attempts(
-            prepared.endpoint.provider, transport, prepared.endpoint.redact, job.paths.images, settings.idempotency_header
+            prepared.endpoint.provider,
+            transport,
+            prepared.endpoint.redact,
+            job.paths.images,
+            settings.idempotency_header,
         )
         engine = Engine(attempts, throttle, _rules(prepared), prepared.counters, run=job.journal.run)
         reporter = Reporter(prepared, throttle, progress)

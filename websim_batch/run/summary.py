@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from websim_batch import __version__
 from websim_batch.engine import Counters
-from websim_batch.records import Status, StopReason
+from websim_batch.records import Status
 
 
 @dataclass(frozen=True, slots=True)
