@@ -101,7 +101,8 @@ def _take(path: Path, output: Path) -> int:
         time.sleep(_PAUSE_S)
     holder = _read_holder(handle)
     os.close(handle)
-    raise LockedError(f"{output}: another run holds this output ({holder}); wait for it, or stop it first")
+    who = f" ({holder})" if holder.pid else ""
+    raise LockedError(f"{output}: another run holds this output{who}; wait for it, or stop it first")
 
 
 def _open(path: Path) -> int:
