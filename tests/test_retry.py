@@ -112,6 +112,18 @@ def test_a_failed_row_goes_to_the_back_after_its_backoff() -> None:
     assert second == Again(1.0, "transient", "back", RowHistory(attempts=2))
 
 
+def test_the_wait_after_a_timeout_does_not_grow() -> None:
+    """A row that is never answered ends within timeout * attempts + 5 s, since each timeout was a pause."""
+    run = replace(GOING_WELL, random=0.999)
+    verdicts = after([(reply(Answer.TRANSIENT, "timeout", "unknown"), run)] * 9, RetryPolicy(max_attempts=9))
+
+    waits = [verdict.delay_s for verdict in verdicts if isinstance(verdict, Again)]
+
+    assert len(waits) == 8
+    assert sum(waits) < 5.0
+    assert max(waits) < 0.5
+
+
 def test_retry_after_is_a_floor_of_the_backoff() -> None:
     """The server's own wait is never shortened."""
     verdict = decide(POLICY, FRESH, reply(Answer.TRANSIENT, retry_after_s=7.0), GOING_WELL)
@@ -175,13 +187,13 @@ def test_a_row_is_not_blamed_while_everyone_is_refused() -> None:
     assert all(isinstance(verdict, Again) for verdict in verdicts)
 
 
-def test_others_need_to_be_accepted_only_between_the_first_and_the_last_refusal() -> None:
-    """In a small job the others are done after the poisoned row's second probe; it ends all the same."""
-    before, later = GOING_WELL, replace(GOING_WELL, accepted=29)
+def test_only_refusals_with_an_acceptance_before_them_are_the_rows_own() -> None:
+    """Refused over and over while everyone is: nobody's fault; a refusal counts once others got through again."""
+    waits = [(REFUSED, replace(GOING_WELL, accepted=10 + i // 5)) for i in range(100)]
 
-    verdicts = after([(REFUSED, before)] * 3 + [(REFUSED, later)] * 20)
+    verdicts = after(waits)
 
-    assert len(verdicts) == 8
+    assert len(verdicts) == 7 * 5 + 1
     assert isinstance(verdicts[-1], Finish)
 
 

@@ -1,6 +1,9 @@
 """`python -m websim_batch` is the command `websim-batch`."""
 
-from websim_batch.cli import main
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        from websim_batch.cli import main
+
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # while the program was still being loaded
+        raise SystemExit(130) from None

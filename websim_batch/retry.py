@@ -48,6 +48,9 @@ class RowHistory:
     free_probes: int = 0
 
 
+OFTEN_REFUSED = 2
+"""So many refusals of its own make a row look like the only one that is refused."""
+
 FRESH = RowHistory()
 """The history of a row that was never sent."""
 
@@ -59,7 +62,8 @@ class RunFacts:
     `ok_rows`: rows that ended `ok`. `accepted`: requests answered with anything but a refusal or an error.
     `suspects_in_a_row`: answers 403 or 404 since the last other answer, this one included. `deadline_in_s`:
     seconds to the end of the run's time, None without one. `random`: from [0, 1), for the jitter.
-    `is_probe`: this request was the one that tested a closed gate.
+    `is_probe`: this request was the one that tested a closed gate. `only_refused_left`: every row that is left was
+    refused `OFTEN_REFUSED` times or more.
     """
 
     ok_rows: int = 0
@@ -69,6 +73,7 @@ class RunFacts:
     deadline_in_s: float | None = None
     random: float = 0.5
     is_probe: bool = False
+    only_refused_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,12 @@ def _after_refusal(policy: RetryPolicy, history: RowHistory, reply: Reply, run: 
     """The gate waits for everyone; only a row that alone is refused, while others are accepted, ends so."""
     if _is_put_off(policy, reply, run):
         return Stop(_deferred(reply, run), "deferred")
+    # Once the others are done, nothing can be accepted in between any more; then each refusal counts.
+    is_own = run.accepted > history.accepted_then
+    is_own = is_own or (run.only_refused_left and history.refusals >= OFTEN_REFUSED)
     history = replace(
         history,
-        refusals=history.refusals + (run.accepted > history.accepted_then),
+        refusals=history.refusals + is_own,
         accepted_then=run.accepted,
         probes_refused=history.probes_refused + run.is_probe,
     )

@@ -1,6 +1,6 @@
 """Sends rows through a pool of workers, each attempt granted by the throttle, each outcome journaled.
 
-    batches ──feeder──> Backlog ──dispatcher (one grant a send)──> worker: one attempt ──> retry.decide
+    batches ──feeder──> Backlog ──turn (one grant a send)──> worker: one attempt ──> retry.decide
                           ^                                                                  │
                           └───────────── again (front, or later) <───────────────────────────┤
                                                              journal writer, in groups <─────┘──> counted as done
@@ -18,21 +18,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from websim_batch.engine.backlog import Backlog
 from websim_batch.engine.counters import Counters
+from websim_batch.engine.guard import Guard
 from websim_batch.engine.lookahead import COMMIT_WINDOW_ROWS, Lookahead
-from websim_batch.engine.stops import GiveUp, too_many_failures
+from websim_batch.engine.stops import GiveUp, journal_lost, stopped_by, too_many_failures, weightier
 from websim_batch.engine.work import Batch, Settled, Work
 
 if TYPE_CHECKING:
     from websim_batch.journal import JournalWriter
+from websim_batch.errors import WebsimBatchError
 from websim_batch.records import Answer, Attempt, Reply, Request, Result, Status, StopReason
-from websim_batch.retry import SUCCESS, Finish, RetryPolicy, RunFacts, Stop, Verdict, decide
+from websim_batch.retry import OFTEN_REFUSED, SUCCESS, Finish, RetryPolicy, RunFacts, Stop, Verdict, decide
 from websim_batch.throttle import Grant, Signal, Throttle
 from websim_batch.throttle.signals import SignalKind
 
@@ -81,9 +82,10 @@ class Engine:
         self._suspects_in_a_row = 0
         self._accepted = 0
         self._backlog = Backlog()
-        self._idle: deque[asyncio.Future[tuple[Work, Grant]]] = deque()
+        self._turn = asyncio.Lock()
         self._in_flight = 0
         self._open = 0  # rows and outcomes that are not durable yet
+        self._often_refused = 0  # of them those that were refused while others were not
         self._is_fed = False
         self._stop: StopReason | None = None
         self._lookahead = Lookahead()
@@ -109,28 +111,32 @@ class Engine:
         if self._stop is not None:  # stopped before it began
             return self._stop
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._feed(batches)), group.create_task(self._dispatch())]
+            tasks = [group.create_task(self._feed(batches))]
             tasks += [group.create_task(self._work()) for _ in range(self._rules.concurrency)]
             await self._over.wait()
             for task in tasks:
                 task.cancel()
         for alarm in self._alarms.values():
             alarm.cancel()
+        self.counters.unknown += self._in_flight  # cut off by the end of the grace
         for work in self._backlog.take_unsent():
             writer.withdraw(self._intent(work))
         return self._stop
 
     def stop(self, reason: StopReason, grace_s: float | None = None) -> None:
-        """Send nothing more, and end when what is in flight is answered or `grace_s` is over; the first reason stays"""
-        if self._stop is None:
-            self._stop = reason
+        """Send nothing more, and end when what is in flight is answered or `grace_s` is over.
+
+        Of several reasons the one that weighs most is told; the grace only ever gets shorter.
+        """
+        self._stop = weightier(self._stop, reason)
         if not hasattr(self, "_over"):
             return
         grace_s = self._rules.grace_s if grace_s is None else grace_s
         if grace_s <= 0:
             self._over.set()
-        else:
-            self._alarm("grace", self._loop.time() + grace_s, self._over.set)
+        ends = self._loop.time() + grace_s
+        if "grace" not in self._alarms or ends < self._alarms["grace"].when():
+            self._alarm("grace", ends, self._over.set)
         self._end_if_done()
 
     def stop_at(self, when: float, reason: StopReason) -> None:
@@ -142,6 +148,13 @@ class Engine:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def _feed(self, batches: Iterator[Batch]) -> None:
+        """Read until the end; what cannot be read on, as an input that changed, stops the run."""
+        try:
+            await self._read_ahead(batches)
+        except WebsimBatchError as exc:
+            self.stop(stopped_by(exc))
+
+    async def _read_ahead(self, batches: Iterator[Batch]) -> None:
         """Read ahead by about one batch, on a thread, so that a slow disk holds up nobody."""
         done = Batch()
         while (batch := await self._read(next, batches, done)) is not done:
@@ -162,10 +175,11 @@ class Engine:
 
     def _arm(self) -> None:
         """Write the intents of the rows that will be sent within about one commit window."""
-        if self._stop is not None:
-            return
         backlog = self._backlog
-        while backlog.waiting and backlog.ahead < self._lookahead.rows:
+        waiting, ahead, most = backlog.waiting, backlog.ahead, self._lookahead.rows
+        if self._stop is not None or not waiting or ahead > most // 2:
+            return
+        for _ in range(min(waiting, most - ahead)):
             work = backlog.start_arming()
             self._writer.intend(self._intent(work), work.key, work.cells, work)
             work.key = work.cells = None
@@ -177,35 +191,45 @@ class Engine:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    async def _dispatch(self) -> None:
-        """Hand armed rows to idle workers, one grant of the throttle each, in order."""
+    async def _next(self) -> tuple[Work, Grant]:
+        """The next row with its grant. One worker at a time has the turn, so grants are asked for in order.
+
+        Where nothing binds, no worker waits for another here: the turn is free and the grant is there at once.
+        """
         backlog = self._backlog
-        while True:
-            while not backlog.armed:
-                if backlog.ahead:
-                    self._lookahead.on_starved()
-                    self._arm()
-                self._has_armed.clear()
-                await self._has_armed.wait()
-            grant = await self._throttle.acquire()
-            if self._stop is not None:
+        async with self._turn:
+            while True:
+                while not backlog.armed:
+                    await self._wait_armed()
+                grant = await self._throttle.acquire()
+                if self._stop is None:
+                    break
                 self._throttle.release(grant)
-                return
+                await asyncio.Future()  # nothing more is sent; the run's end cancels the workers
             self._in_flight += 1
-            self._idle.popleft().set_result((backlog.pop_armed(), grant))
+            work = backlog.pop_armed()
+        self._arm()
+        return work, grant
+
+    async def _wait_armed(self) -> None:
+        if self._backlog.ahead:
+            self._lookahead.on_starved()
             self._arm()
+        self._has_armed.clear()
+        await self._has_armed.wait()
 
     async def _work(self) -> None:
         """Make one attempt after another; whichever row comes next."""
+        guard = Guard()
         while True:
-            idle: asyncio.Future[tuple[Work, Grant]] = self._loop.create_future()
-            self._idle.append(idle)
-            work, grant = await idle
+            work, grant = await self._next()
             self._note_send(work, grant)
-            try:
+            with guard:
                 reply = await self._attempt(work.request)
-            except Exception as exc:  # noqa: BLE001 - a fault of ours in one row must not stop the others
-                reply = Reply(Answer.PERMANENT, error_type="internal", message=f"{type(exc).__name__}: {exc}")
+            if guard.fault is not None:
+                reply = Reply(
+                    Answer.PERMANENT, error_type="internal", message=guard.fault, delivery="unknown"
+                )
             self._in_flight -= 1
             self._on_reply(work, grant, reply)
 
@@ -251,7 +275,7 @@ class Engine:
             self.counters.latencies.add(reply.latency_s * 1000)
         if reply.answer is Answer.REFUSAL:
             self.counters.refused += 1
-        elif reply.answer is not Answer.OUTAGE:
+        elif reply.answer not in (Answer.TRANSIENT, Answer.OUTAGE):
             self._accepted += 1
         if reply.delivery == "unknown":
             self.counters.unknown += 1
@@ -265,6 +289,7 @@ class Engine:
             deadline_in_s=None if self._deadline is None else self._deadline - now,
             random=random.random(),
             is_probe=grant.is_probe,
+            only_refused_left=self._is_fed and self._open == self._often_refused,
         )
 
     def _settle(self, work: Work, reply: Reply, verdict: Verdict, now: float) -> None:
@@ -279,7 +304,9 @@ class Engine:
             reply.delivery,
         )
         work.number += 1
+        was_often = work.history.refusals >= OFTEN_REFUSED
         if isinstance(verdict, Finish):
+            self._often_refused -= was_often
             result = self._result(work, reply, verdict.status, verdict.error_type, verdict.message)
             self._writer.settle(attempt, result, Settled(result, None))
             return
@@ -288,6 +315,7 @@ class Engine:
             return
         self._writer.settle(attempt, None, None)
         work.history = verdict.history
+        self._often_refused += (verdict.history.refusals >= OFTEN_REFUSED) - was_often
         if verdict.where == "front":
             self._backlog.put_first(work)
         elif verdict.delay_s <= 0:
@@ -353,8 +381,7 @@ class Engine:
 
     def on_error(self, exc: BaseException) -> None:
         """The journal can no longer be written: send nothing more, since no answer could be kept."""
-        message = f"the journal cannot be written: {exc}; free some space, then the same command continues"
-        self.stop(StopReason(4, "disk_full", message), grace_s=0)
+        self.stop(journal_lost(exc), grace_s=0)
 
     # -- the clock ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from websim_batch.errors import DiskFullError, InternalError, WebsimBatchError
 from websim_batch.records import Answer, Reply, StopReason
 
 UNANSWERED_S = 15.0
@@ -58,6 +59,34 @@ class GiveUp:
             "no_success",
             f"no success for {waited_s:.0f} s{never} (last: {self.last_message}); the same command continues",
         )
+
+
+def stopped_by(exc: WebsimBatchError) -> StopReason:
+    """What an error in the middle of a run amounts to, as an input that changed while it was read."""
+    if isinstance(exc, DiskFullError):
+        return StopReason(4, "disk_full", f"{exc}; the same command continues")
+    if exc.exit_code == 1:
+        return StopReason(1, "internal", f"a fault of websim-batch itself: {exc}; what finished is kept")
+    return StopReason(exc.exit_code, "input", f"{exc}; what finished is kept")
+
+
+def journal_lost(exc: BaseException) -> StopReason:
+    """The journal can no longer be written: by the disk, by another program, or by a fault of ours."""
+    if isinstance(exc, InternalError):
+        return stopped_by(exc)
+    message = f"the journal cannot be written: {exc}; mend that, then the same command continues"
+    return StopReason(4, "disk_full", message)
+
+
+_WEIGHTS = (1, 6, 2, 5, 130, 143, 4)
+"""Exit codes of stops, the one that is told before all others first."""
+
+
+def weightier(old: StopReason | None, new: StopReason) -> StopReason:
+    """The reason to tell where both hold; of equal ones the first."""
+    if old is None or _WEIGHTS.index(new.exit_code) < _WEIGHTS.index(old.exit_code):
+        return new
+    return old
 
 
 def too_many_failures(failures: int, most: float | None) -> StopReason | None:

@@ -11,7 +11,7 @@ Only this package meets sqlite3. What it gives to others:
 
 from websim_batch.journal.identity import Identity, occurrence_key
 from websim_batch.journal.lock import Holder, OutputLock
-from websim_batch.journal.places import journal_path, lock_path, old_path, retire_journal
+from websim_batch.journal.places import journal_path, lock_path, old_path, point_to, retire_journal
 from websim_batch.journal.reading import Known, Placed
 from websim_batch.journal.status import JournalStatus, read_status
 from websim_batch.journal.store import Journal, LedgerFacts, RunFacts, open_journal
@@ -20,5 +20,5 @@ from websim_batch.journal.writer import JournalWriter
 __all__ = [
     "Holder", "Identity", "Journal", "JournalStatus", "JournalWriter", "Known", "LedgerFacts", "OutputLock",
     "Placed", "RunFacts", "journal_path", "lock_path", "occurrence_key", "old_path", "open_journal",
-    "read_status", "retire_journal",
+    "point_to", "read_status", "retire_journal",
 ]  # fmt: skip

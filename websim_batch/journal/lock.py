@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from websim_batch.errors import LockedError, UsageError
-from websim_batch.journal.places import journal_path, lock_path
+from websim_batch.journal.places import beside, lock_path
 
 _LOOKS = 10
 _PAUSE_S = 0.02
@@ -48,7 +48,7 @@ class OutputLock:
     def __init__(self, output: Path, journal: Path | None = None) -> None:
         self.output = output
         self._paths = [lock_path(output)]
-        if journal is not None and os.path.realpath(journal) != str(journal_path(output)):
+        if journal is not None and os.path.realpath(journal) != str(beside(output, ".journal")):
             self._paths.append(lock_path(journal))
         self._handles: list[int] = []
 

@@ -22,13 +22,23 @@ _TOOL_TIMEOUT_S = 5.0
 
 
 def journal_path(output: Path) -> Path:
-    """The journal beside an output; the same for all paths that lead to one file."""
-    return _beside(output, ".journal")
+    """The journal of an output; the same for all paths that lead to one file. A link beside it leads elsewhere."""
+    return Path(os.path.realpath(beside(output, ".journal")))
+
+
+def point_to(output: Path, journal: Path) -> None:
+    """Leave a link beside the output to its journal that lies elsewhere, so that it is found without being named."""
+    link, target = beside(output, ".journal"), os.path.realpath(journal)
+    if os.path.realpath(link) == target or (link.exists() and not link.is_symlink()):
+        return
+    with suppress(OSError):  # a file system without links; then the journal has to be named
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
 
 
 def lock_path(output: Path) -> Path:
     """The lock file beside an output; the same for all paths that lead to one file."""
-    return _beside(output, ".lock")
+    return beside(output, ".lock")
 
 
 def old_path(journal: Path) -> Path:
@@ -36,7 +46,8 @@ def old_path(journal: Path) -> Path:
     return journal.with_name(journal.name + ".old")
 
 
-def _beside(output: Path, suffix: str) -> Path:
+def beside(output: Path, suffix: str) -> Path:
+    """`OUTPUT` + suffix, beside the file that `output` leads to."""
     # realpath follows symbolic links, also where the last part does not exist yet.
     real = Path(os.path.realpath(output))
     return real.with_name(real.name + suffix)

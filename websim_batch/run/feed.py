@@ -9,7 +9,7 @@ from hashlib import blake2b
 from itertools import repeat, tee
 from typing import Literal
 
-from websim_batch.engine import Batch, Settled, Work
+from websim_batch.engine import Batch, Guard, Settled, Work
 from websim_batch.journal import Identity, Journal, Known, Placed
 from websim_batch.records import UNFINISHED, Problem, PromptRow, Request, Result, Status
 from websim_batch.render import Renderer
@@ -57,6 +57,7 @@ class Feed:
         self._journal = journal
         self._rule = rule
         self._with_keys = with_keys
+        self._guard = Guard()
 
     def batches(self) -> Iterator[Batch]:
         """Every row of the table exactly once, in batches of at most 256."""
@@ -76,7 +77,10 @@ class Feed:
         return zip(left, self._journal.known(right), strict=True)
 
     def _sort(self, row: PromptRow, placed: Placed, known: Known, batch: Batch) -> None:
-        rendered = self._renderer.render(row)
+        with self._guard:
+            rendered = self._renderer.render(row)
+        if self._guard.fault is not None:
+            rendered = Problem("internal", self._guard.fault, is_structural=False)
         request_hash = bytes.fromhex(rendered.hash_hex) if isinstance(rendered, Request) else None
         cells = self._renderer.cells_hash(row)
         if known.status is not None and self._rule.is_finished(known, request_hash, cells):
@@ -108,7 +112,7 @@ def _settled(row_id: int, problem: Problem | None, requests: int, run: int) -> R
     return Result(
         row_id,
         "failed",
-        error_type="input",
+        error_type="internal" if problem.kind == "internal" else "input",
         error_message=message,
         requests=requests,
         finished_us=now_us,

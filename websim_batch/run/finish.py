@@ -10,16 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from websim_batch.errors import DiskFullError, UsageError
+from websim_batch.engine.stops import weightier
+from websim_batch.errors import DiskFullError, JournalError, UsageError
 from websim_batch.job.settings import public_settings
 from websim_batch.progress import Progress
 from websim_batch.records import OutputCells, Status, StopReason
 from websim_batch.run.outcome import exit_code
 from websim_batch.run.reporting import throttle_facts
+from websim_batch.run.stopping import INTERRUPTED, TERMINATED
 from websim_batch.run.summary import Summary, summarize, versions
 from websim_batch.tables import OutputSpec, atomic_write, write_output
 
@@ -64,24 +67,31 @@ class _Tally:
             yield cells
 
 
-def finish(prepared: Prepared, stop: StopReason | None, progress: Progress) -> RunReport:
-    """Write the table and the manifest; what cannot be written becomes part of the report, not an exception."""
-    stop, is_written = _write_table(prepared, stop)
-    summary = _summary(prepared, stop)
+def finish(
+    prepared: Prepared, stop: StopReason | None, progress: Progress, grace_s: float | None = None
+) -> RunReport:
+    """Write the table and the manifest; what cannot be written becomes part of the report, not an exception.
+
+    After a stop the table may take `grace_s` seconds (None: the settings' grace).
+    """
+    stop, is_written = _write_table(prepared, stop, prepared.settings.grace_s if grace_s is None else grace_s)
+    summary = _summary(prepared, stop, is_written)
     report = RunReport(summary, is_written)
     _write_manifest(prepared, summary, progress)
-    prepared.job.journal.end_run(
-        "stopped" if summary.state == "stopped" else "finished",
-        round(time.time() * 1e6),
-        orjson.dumps(summary.as_json()),
-    )
+    state: Literal["stopped", "finished"] = "stopped" if summary.state == "stopped" else "finished"
+    try:
+        prepared.job.journal.end_run(state, round(time.time() * 1e6), orjson.dumps(summary.as_json()))
+    except (DiskFullError, JournalError) as exc:
+        progress.log("warning", "journal", f"the end of the run was not noted: {exc}")
     return report
 
 
-def _write_table(prepared: Prepared, stop: StopReason | None) -> tuple[StopReason | None, bool]:
+def _write_table(
+    prepared: Prepared, stop: StopReason | None, grace_s: float
+) -> tuple[StopReason | None, bool]:
     """Why the run ended, after all, and whether the table was written."""
     job, settings = prepared.job, prepared.settings
-    until_s = None if stop is None else time.monotonic() + settings.grace_s
+    until_s = None if stop is None else time.monotonic() + grace_s
     tally = _Tally(job.journal.output_cells(job.identity.place()), until_s)
     spec = OutputSpec(
         job.paths.output,
@@ -94,20 +104,30 @@ def _write_table(prepared: Prepared, stop: StopReason | None) -> tuple[StopReaso
     try:
         write_output(job.table.source, job.table.info, iter(tally), spec)
     except DiskFullError as exc:
-        return StopReason(4, "disk_full", f"{exc}; {_export(prepared)}"), False
-    except (OutOfTimeError, KeyboardInterrupt):
-        reason = stop or StopReason(130, "interrupted", "interrupted (SIGINT)")
-        return replace(
-            reason, message=f"{reason.message}; the table was not written: {_export(prepared)}"
-        ), False
+        fault = StopReason(4, "disk_full", str(exc))
+    except OutOfTimeError:
+        fault = StopReason(4, "time_limit", f"the table could not be written within {grace_s:g} s")
+    except KeyboardInterrupt:
+        fault = INTERRUPTED
+    except SystemExit:
+        fault = TERMINATED
     except UsageError as exc:
-        return StopReason(2, "output", f"{exc}; nothing is lost: {_export(prepared)}"), False
-    prepared.counters.statuses, prepared.counters.errors = tally.statuses, tally.errors
-    return stop, True
+        fault = StopReason(2, "output", str(exc))
+    else:
+        prepared.counters.statuses, prepared.counters.errors = tally.statuses, tally.errors
+        return stop, True
+    return _unwritten(prepared, stop, fault), False
 
 
-def _export(prepared: Prepared) -> str:
+def _unwritten(prepared: Prepared, stop: StopReason | None, fault: StopReason) -> StopReason:
+    """The reason to tell when the table was not written, with what to do."""
+    reason = weightier(stop, fault)
+    said = reason.message if reason is fault else f"{reason.message}; {fault.message}"
     output = prepared.job.paths.output
+    return replace(reason, message=f"{said}; the table was not written, {_export(output)}")
+
+
+def _export(output: Path) -> str:
     return f"the journal holds all results: websim-batch export {output} -o OTHER.{output.name.partition('.')[2]}"
 
 
@@ -115,11 +135,11 @@ def _metadata(prepared: Prepared) -> dict[str, str]:
     return {"run_id": prepared.run_id, "settings": orjson.dumps(public_settings(prepared.settings)).decode()}
 
 
-def _summary(prepared: Prepared, stop: StopReason | None) -> Summary:
+def _summary(prepared: Prepared, stop: StopReason | None, is_written: bool) -> Summary:
     counters = prepared.counters
     counts = counters.by_status()
-    code = exit_code(counts, stop, prepared.settings.tolerate)
-    is_stopped = bool(counts.get("pending") or counts.get("deferred"))
+    code = exit_code(counts, stop, prepared.settings.tolerate, is_written)
+    is_stopped = not is_written or bool(counts.get("pending") or counts.get("deferred"))
     summary = summarize(
         counters,
         output=str(prepared.job.paths.output),

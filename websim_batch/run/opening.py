@@ -17,7 +17,7 @@ from websim_batch.errors import DriftError, ForeignFileError, InputError, Journa
 from websim_batch.job.dated import resolve_output
 from websim_batch.job.drift import answer_settings, differences
 from websim_batch.job.settings import Settings
-from websim_batch.journal import Identity, Journal, open_journal, read_status, retire_journal
+from websim_batch.journal import Identity, Journal, open_journal, point_to, read_status, retire_journal
 from websim_batch.records import Problem
 from websim_batch.run.paths import JOURNAL_SUFFIX, Paths, paths_of
 from websim_batch.run.prepare import MOST_PROBLEMS, Table
@@ -66,14 +66,17 @@ def open_job(settings: Settings, table: Table, paths: Paths, stack: ExitStack) -
     Raises ForeignFileError, JournalError, DriftError, InputError (equal ids), UsageError.
     """
     _require_place(settings, paths)
-    if settings.overwrite:
+    if settings.overwrite or not paths.journal.exists():
+        # A table that is refused leaves no journal behind, and retires none.
+        identity = stack.enter_context(identify(table, settings, None))
+        notices = [] if settings.overwrite else _elsewhere(table, paths)
         retire_journal(paths.journal)
-    is_new = not paths.journal.exists()
-    notices = _elsewhere(table, paths) if is_new else []
-    journal = stack.enter_context(open_journal(paths.journal, is_sandbox=settings.sandbox))
-    if not is_new:
+        journal = stack.enter_context(open_journal(paths.journal, is_sandbox=settings.sandbox))
+        point_to(paths.output, paths.journal)
+    else:
+        journal = stack.enter_context(open_journal(paths.journal, is_sandbox=settings.sandbox))
         require_no_drift(settings, journal)
-    identity = stack.enter_context(identify(table, settings, journal))
+        identity, notices = stack.enter_context(identify(table, settings, journal)), []
     journal.note(_ANSWER_SETTINGS, orjson.dumps(answer_settings(settings)).decode())
     journal.note(_INPUT, "" if table.source.path is None else os.path.realpath(table.source.path))
     return Job(settings, table, paths, journal, identity, notices)

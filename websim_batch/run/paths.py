@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from websim_batch.journal.places import journal_path
 
 JOURNAL_SUFFIX = ".journal"
 
@@ -28,8 +31,10 @@ class Paths:
 
 def paths_of(output: Path, journal: Path | None = None) -> Paths:
     """The files of the job behind `output`."""
-    return Paths(output, journal or _beside(output, JOURNAL_SUFFIX))
+    return Paths(output, journal_path(output) if journal is None else Path(os.path.realpath(journal)))
 
 
 def _beside(output: Path, suffix: str) -> Path:
-    return output.with_name(output.name + suffix)
+    # One output has one set of files, whichever links lead to it.
+    real = Path(os.path.realpath(output))
+    return real.with_name(real.name + suffix)

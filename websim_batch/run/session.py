@@ -15,13 +15,14 @@ from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
 
 from websim_batch.engine import Counters, Engine, Rules
 from websim_batch.job.settings import Settings, public_settings
-from websim_batch.journal import JournalWriter, OutputLock
+from websim_batch.journal import Journal, JournalWriter, OutputLock
 from websim_batch.progress import Progress
 from websim_batch.records import StopReason
 from websim_batch.retry import RetryPolicy
@@ -31,10 +32,13 @@ from websim_batch.run.finish import RunReport, finish
 from websim_batch.run.opening import Job, open_job, resolve_paths
 from websim_batch.run.prepare import Endpoint, open_endpoint, open_input, read_table
 from websim_batch.run.reporting import Reporter
-from websim_batch.run.stopping import Stopper
+from websim_batch.run.stopping import Stopper, exiting_on_sigterm
 from websim_batch.run.summary import versions
 from websim_batch.throttle import Throttle, ThrottleState
 from websim_batch.transport import Transport, TransportSettings
+
+HURRIED_GRACE_S = 2.0
+"""After a second Ctrl-C the table is written only if it takes no longer."""
 
 
 @dataclass(slots=True)
@@ -61,10 +65,13 @@ def execute(settings: Settings, progress: Progress, table: object = None) -> Run
     `table` is a table in memory in place of the settings' input. Raises WebsimBatchError for what refuses the run
     (nothing was sent); how a run ended otherwise is in the report.
     """
-    prepared = prepare(settings, table)
+    with exiting_on_sigterm():
+        prepared = prepare(settings, table)
+    stopper = Stopper(handles_signals=True)
     try:
-        stop = run_loop(drive(prepared, progress, Stopper(handles_signals=True)))
-        return finish(prepared, stop, progress)
+        stop = run_loop(drive(prepared, progress, stopper))
+        with exiting_on_sigterm():
+            return finish(prepared, stop, progress, HURRIED_GRACE_S if stopper.is_hurried else None)
     finally:
         prepared.close()
 
@@ -86,7 +93,7 @@ def prepare(settings: Settings, table: object = None, environ: Mapping[str, str]
         endpoint = open_endpoint(settings, environ)
         source = open_input(settings, stack, table)
         paths = resolve_paths(settings)
-        stack.enter_context(OutputLock(paths.output, settings.journal))
+        stack.enter_context(OutputLock(paths.output, paths.journal))
         read = read_table(settings, source, endpoint.provider)
         job = open_job(settings, read, paths, stack)
         now_s = time.time()
@@ -111,6 +118,8 @@ def _with_sandbox(settings: Settings, stack: ExitStack) -> Settings:
 async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> StopReason | None:
     """Send what is to be sent; the reason if the run was stopped early. All results are durable when it returns."""
     settings, job = prepared.settings, prepared.job
+    for notice in job.notices:
+        progress.log("warning", "notice", notice)
     loop = asyncio.get_running_loop()
     throttle = Throttle(settings.rate, settings.concurrency)
     async with Transport(_transport_settings(prepared)) as transport:
@@ -121,7 +130,14 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
             job.paths.images,
             settings.idempotency_header,
         )
-        engine = Engine(attempts, throttle, _rules(prepared), prepared.counters, run=job.journal.run)
+        engine = Engine(
+            attempts,
+            throttle,
+            _rules(prepared),
+            prepared.counters,
+            run=job.journal.run,
+            already_ok=_ok_before(job.journal),
+        )
         reporter = Reporter(prepared, throttle, progress)
         writer = JournalWriter(job.journal, loop, engine.on_commit, engine.on_error, reporter.summary_json)
         feed = Feed(
@@ -129,11 +145,20 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
             ResumeRule(settings.retry_failed, settings.on_drift), with_keys=settings.idempotency_header is not None,
         )  # fmt: skip
         _set_deadlines(engine, settings, loop)
-        with stopper.watching(engine), reporter.reporting(writer):
+        tell = partial(progress.log, "warning", "stop")
+        with stopper.watching(engine, tell), reporter.reporting(writer):
+            for notice in job.notices:
+                progress.log("warning", "notice", notice)
             try:
                 return await engine.run(feed.batches(), writer)
             finally:
                 await writer.close()
+
+
+def _ok_before(journal: Journal) -> int:
+    """How many rows had succeeded when the run before ended, as far as it told."""
+    before = journal.runs()[-2:-1]
+    return sum(orjson.loads(run.summary).get("counts", {}).get("ok", 0) for run in before)
 
 
 def _rules(prepared: Prepared) -> Rules:
