@@ -6,7 +6,7 @@
                                                              journal writer, in groups <─────┘──> counted as done
 
 All state changes are synchronous and happen in the event loop's thread; what waits is the feeder (for the disk), the
-dispatcher (for a row and for the throttle) and the workers (for the network). It knows no CSV, HTTP or TOML.
+worker whose turn it is (for a row and for the throttle) and the others (for the network). It knows no CSV, HTTP or TOML.
 
 At a stop nothing new is sent; what is in flight may take the grace; then it is cancelled, and the ledger keeps its
 intent without an outcome: nobody knows whether it was paid for. Cancelling loses no row: whatever has no result is
@@ -191,21 +191,19 @@ class Engine:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    async def _next(self) -> tuple[Work, Grant]:
-        """The next row with its grant. One worker at a time has the turn, so grants are asked for in order.
+    async def _next(self) -> tuple[Work, Grant] | None:
+        """The next row with its grant; None once the run stops. One worker at a time has the turn, so grants are asked for in order.
 
         Where nothing binds, no worker waits for another here: the turn is free and the grant is there at once.
         """
         backlog = self._backlog
         async with self._turn:
-            while True:
-                while not backlog.armed:
-                    await self._wait_armed()
-                grant = await self._throttle.acquire()
-                if self._stop is None:
-                    break
+            while not backlog.armed:
+                await self._wait_armed()
+            grant = await self._throttle.acquire()
+            if self._stop is not None:
                 self._throttle.release(grant)
-                await asyncio.Future()  # nothing more is sent; the run's end cancels the workers
+                return None
             self._in_flight += 1
             work = backlog.pop_armed()
         self._arm()
@@ -221,8 +219,8 @@ class Engine:
     async def _work(self) -> None:
         """Make one attempt after another; whichever row comes next."""
         guard = Guard()
-        while True:
-            work, grant = await self._next()
+        while (job := await self._next()) is not None:
+            work, grant = job
             self._note_send(work, grant)
             with guard:
                 reply = await self._attempt(work.request)

@@ -33,6 +33,8 @@ class Reporter:
         self._throttle = throttle
         self._progress = progress
         self._marks: deque[tuple[float, int]] = deque()
+        self._summary_json = b"{}"
+        self._summary_due = 0.0
 
     @contextmanager
     def reporting(self, writer: JournalWriter[Any]) -> Iterator[None]:
@@ -86,11 +88,14 @@ class Reporter:
         )
 
     def summary_json(self) -> bytes:
-        """`summary` as JSON, with the rate of the last moments and the time left."""
-        view = self.view()
-        return orjson.dumps(
-            {**self.summary().as_json(), "rows_per_s": round(view.rows_per_s, 3), "eta_s": view.eta_s}
-        )
+        """`summary` as JSON, with the rate of the last moments and the time left; made anew each quarter second."""
+        now = time.monotonic()
+        if now >= self._summary_due:
+            view = self.view()
+            pace = {"rows_per_s": round(view.rows_per_s, 3), "eta_s": view.eta_s}
+            self._summary_json = orjson.dumps({**self.summary().as_json(), **pace})
+            self._summary_due = now + UPDATE_S
+        return self._summary_json
 
     def _rows_per_s(self) -> float:
         """Rows finished per second over the last 20 s, or since the run began."""
