@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from websim_batch.errors import UsageError
 from websim_batch.job.build import settings_from_kwargs
 from websim_batch.job.settings import Settings
-from websim_batch.journal import open_journal, read_status
-from websim_batch.providers import get_provider
-from websim_batch.run.opening import identify, noted_input
+from websim_batch.journal import read_status
+from websim_batch.run.opening import noted_input
 from websim_batch.run.paths import paths_of
-from websim_batch.run.prepare import open_input, read_table
+from websim_batch.run.reopening import reopened
 from websim_batch.tables import OutputSpec, require_ours, write_output
+from websim_batch.tables.output import parquet_bytes
 
 _READING = (
     "prompt_column",
@@ -26,6 +25,7 @@ _READING = (
     "delimiter",
     "limit",
     "prefix",
+    "provider",
 )
 
 
@@ -43,19 +43,21 @@ def export(output: Path, other: Path) -> None:
         raise UsageError(
             f"{output}: its input was no file (standard input or a table in memory), so it cannot be joined"
         )
-    noted = read_status(output).settings
-    settings = _reading_settings(source_path, noted)
-    with ExitStack() as stack:
-        journal = stack.enter_context(open_journal(paths_of(output).journal, "read"))
-        table = read_table(
-            settings,
-            open_input(settings, stack),
-            get_provider(str(noted.get("provider", "websim")), None, {}),
-        )
-        identity = stack.enter_context(identify(table, settings, journal))
-        cells = journal.output_cells(identity.place())
-        write_output(table.source, table.info, cells, OutputSpec(other, settings.prefix))
-        journal.checkpoint()
+    settings = _reading_settings(source_path, read_status(output).settings)
+    with reopened(settings, paths_of(output).journal) as job:
+        cells = job.journal.output_cells(job.identity.place())
+        write_output(job.table.source, job.table.info, cells, OutputSpec(other, settings.prefix))
+        job.journal.checkpoint()
+
+
+def parquet_now(settings: Settings, output: Path, table: object = None) -> bytes:
+    """The table of `output` as its journal has it now, as a Parquet file in memory; `table` is an input in memory.
+
+    Raises JournalError without a journal, UsageError if the input is gone.
+    """
+    with reopened(settings, paths_of(output, settings.journal).journal, table) as job:
+        cells = job.journal.output_cells(job.identity.place())
+        return parquet_bytes(job.table.source, cells, OutputSpec(output, settings.prefix))
 
 
 def _reading_settings(source: Path, noted: Any) -> Settings:

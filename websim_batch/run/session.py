@@ -59,21 +59,34 @@ class Prepared:
         self.stack.close()
 
 
-def execute(settings: Settings, progress: Progress, table: object = None) -> RunReport:
-    """Run the job, or continue it, on an event loop of its own; Ctrl-C and SIGTERM drain it.
+def execute(
+    settings: Settings, progress: Progress, table: object = None, stopper: Stopper | None = None
+) -> RunReport:
+    """Run the job, or continue it, on an event loop of its own; `stopper` drains it, else Ctrl-C and SIGTERM do.
 
     `table` is a table in memory in place of the settings' input. Raises WebsimBatchError for what refuses the run
     (nothing was sent); how a run ended otherwise is in the report.
     """
     with exiting_on_sigterm():
         prepared = prepare(settings, table)
-    stopper = Stopper(handles_signals=True)
+    stopper = stopper or Stopper(handles_signals=True)
     try:
         stop = run_loop(drive(prepared, progress, stopper))
         with exiting_on_sigterm():
             return finish(prepared, stop, progress, HURRIED_GRACE_S if stopper.is_hurried else None)
     finally:
         prepared.close()
+
+
+async def execute_here(settings: Settings, progress: Progress, table: object, stopper: Stopper) -> RunReport:
+    """As `execute`, on the event loop that goes on already; what blocks is done on threads."""
+    prepared = await asyncio.to_thread(prepare, settings, table)
+    try:
+        stop = await drive(prepared, progress, stopper)
+        grace_s = HURRIED_GRACE_S if stopper.is_hurried else None
+        return await asyncio.to_thread(finish, prepared, stop, progress, grace_s)
+    finally:
+        await asyncio.to_thread(prepared.close)
 
 
 def run_loop(main: Coroutine[Any, Any, Any]) -> Any:
@@ -118,8 +131,6 @@ def _with_sandbox(settings: Settings, stack: ExitStack) -> Settings:
 async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> StopReason | None:
     """Send what is to be sent; the reason if the run was stopped early. All results are durable when it returns."""
     settings, job = prepared.settings, prepared.job
-    for notice in job.notices:
-        progress.log("warning", "notice", notice)
     loop = asyncio.get_running_loop()
     throttle = Throttle(settings.rate, settings.concurrency)
     async with Transport(_transport_settings(prepared)) as transport:

@@ -185,33 +185,33 @@ class ArrowSource(ArrowBased):
     def __init__(self, table: pa.Table, display: str, options: ReadOptions) -> None:
         self.path = None
         self.display = display
-        self._table = table
+        self.table = table
         self._limit = options.limit
 
     def scan(self, problems: list[Problem], most: int = 50) -> TableInfo:
         """Look at the structure; the fingerprint is a hash of names, types and values."""
         found = ProblemList(problems, most, self.display)
-        self._check_names(self._table.column_names, found)
-        rows = self._counted(self._table.num_rows)
+        self._check_names(self.table.column_names, found)
+        rows = self._counted(self.table.num_rows)
         fingerprint = "" if found.counts else self._hash()
-        self._info = TableInfo(tuple(self._table.column_names), rows, fingerprint, dict(found.counts))
+        self._info = TableInfo(tuple(self.table.column_names), rows, fingerprint, dict(found.counts))
         return self._info
 
     def arrow_schema(self) -> pa.Schema:
         """The table's own schema, with its metadata."""
-        return self._table.schema
+        return self.table.schema
 
     def close(self) -> None:
         """The table belongs to the caller."""
 
     def _read(self, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-        table = self._table if columns is None else self._table.select(list(columns))
+        table = self.table if columns is None else self.table.select(list(columns))
         per_row = max(table.nbytes // max(table.num_rows, 1), 1)
         yield from table.to_batches(max_chunksize=max(1, min(rows, 4 * BATCH_BYTES // per_row)))
 
     def _hash(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr([(field.name, str(field.type)) for field in self._table.schema]).encode())
+        digest.update(repr([(field.name, str(field.type)) for field in self.table.schema]).encode())
         for batch in self._limited(None, _WRITE_ROWS):
             for column in batch.columns:
                 for text in rendering.csv_texts(column):
@@ -221,11 +221,13 @@ class ArrowSource(ArrowBased):
 
 
 def frame_source(table: object, options: ReadOptions) -> ArrowSource:
-    """A source over an Arrow table or stream, or a DataFrame; UsageError for anything else."""
+    """A source over an Arrow table or stream, a DataFrame, or the table of such a source; else UsageError."""
     if options.delimiter is not None or options.encoding is not None:
         raise UsageError(
             "--delimiter and --encoding are for text tables, and this is a table in memory; leave them out"
         )
+    if isinstance(table, ArrowSource):
+        return ArrowSource(table.table, table.display, options)
     name = f"the {type(table).__name__}"
     if isinstance(table, pa.Table):
         return ArrowSource(table, name, options)

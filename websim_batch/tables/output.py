@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 from websim_batch.errors import ForeignFileError, InputChangedError, UsageError
@@ -34,6 +35,16 @@ def write_output(source: Source, info: TableInfo, cells: Iterator[OutputCells], 
                 else:
                     write_jsonl(text, source, stream, spec)
         stream.require_end()
+
+
+def parquet_bytes(source: Source, cells: Iterator[OutputCells], spec: OutputSpec) -> bytes:
+    """The same table as a Parquet file in memory, whatever the path of `spec` says."""
+    from websim_batch.tables.parquetwrite import write_parquet
+
+    stream, file = CellStream(cells), BytesIO()
+    write_parquet(file, source, stream, spec)
+    stream.require_end()
+    return file.getvalue()
 
 
 def is_ours(path: Path) -> bool:
