@@ -47,9 +47,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["out.csv"]
-    with atomic_write(path) as file:
-        file.write(b"new")
-        assert path.read_text() == "old"
+    with path.open() as reader:
+        with atomic_write(path) as file:
+            file.write(b"new")
+            assert path.read_text() == "old"
+        assert reader.read() == "old"  # whoever has it open keeps the old one, whole
     assert path.read_text() == "new"
     assert names_in(tmp_path) == ["out.csv"]
 

@@ -109,6 +109,9 @@ def test_csv_problems_are_told_with_place_and_remedy(
 
 
 JSONL_PROBLEMS = [
+    (b'{"a": 1; "b": 2}\n', "line 1", "invalid_json", ", expected at character 8"),
+    (b'{"a" 1}\n', "line 1", "invalid_json", ": expected at character 6"),
+    (b'{"a" :1,"b":"\\":","a" :2}\n', "line 1", "duplicate_key", "the key 'a' stands 2 times"),
     (
         b'{"a": 1}\n\n{"a": }\n',
         "line 3",

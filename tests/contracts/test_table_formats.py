@@ -146,7 +146,7 @@ def test_a_line_is_where_the_row_begins(source: Source) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, *FRAMES])
-@pytest.mark.parametrize("limit", [1, 256, 600, 601])
+@pytest.mark.parametrize("limit", [1, 256, 300, 600, 601])
 def test_a_limit_keeps_the_first_rows(name: str, limit: int, tmp_path: Path) -> None:
     """With a limit the source is the table of its first rows, in the output too."""
     source = opened(name, tmp_path, limit)
