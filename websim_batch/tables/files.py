@@ -8,10 +8,11 @@ import shutil
 import stat
 import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from websim_batch.errors import InputChangedError, UsageError
+from websim_batch.errors import DiskFullError, InputChangedError, UsageError
 from websim_batch.tables.base import Compression
 
 if TYPE_CHECKING:
@@ -203,8 +204,16 @@ class SpooledInput(InputFile):
 
     def __init__(self, stream: BinaryIO, display: str) -> None:
         self._file = tempfile.TemporaryFile(prefix="websim-batch-")  # noqa: SIM115 (closed by close)
-        shutil.copyfileobj(stream, self._file, BUFFER_BYTES)
-        self._file.flush()
+        try:
+            shutil.copyfileobj(stream, self._file, BUFFER_BYTES)
+            self._file.flush()
+        except OSError as exc:
+            with suppress(OSError):  # what was not written cannot be written at the end either
+                self._file.close()
+            raise DiskFullError(
+                f"{display} cannot be kept in {tempfile.gettempdir()} ({exc.strerror}); make room there, or name"
+                " another folder by TMPDIR"
+            ) from exc
         self.path = None
         self.display = display
         self.compression = None
