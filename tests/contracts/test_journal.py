@@ -260,6 +260,7 @@ def test_result_stays_while_its_row_is_sent_again(bench: Bench) -> None:
 
     async def work(writer: Any) -> None:
         writer.finish(result(0, status="failed"), key_of(0), b"same", "a")
+        await bench.wait_for(1)
         writer.intend(intent(0), key_of(0), b"same", "b")
 
     bench.write(work)
