@@ -12,7 +12,7 @@ from aioresponses import aioresponses, core
 
 
 class _ResponseOfToday(aiohttp.ClientResponse):
-    """A response that aioresponses 0.7.9 can make: it knows nothing of the argument that aiohttp 3.14 added."""
+    """A response that aioresponses 0.7.9 can make: it does not know the argument that aiohttp 3.14 added."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         options.setdefault("stream_writer", Mock(output_size=0))

@@ -34,7 +34,7 @@ def test_every_form_of_retry_after_is_understood(text: str, expected: float) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-1", "abc", "nan", "inf", "1e3", "5, 5", "2s", "0x10", "９", "9" * 400, "Sun, 99 Foo 2001 01:46:45 GMT",
+    ["", "-1", "abc", "nan", "inf", "1e3", "5, 5", "2s", "0x10", "\uff19", "9" * 400, "Sun, 99 Foo 2001 01:46:45 GMT",
      "Wed, 21 Oct 9999999 07:28:00 GMT", "\x00", "1_000", "+5"],
 )  # fmt: skip
 def test_malformed_retry_after_is_no_retry_after(text: str) -> None:

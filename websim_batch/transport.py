@@ -19,6 +19,7 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from types import TracebackType
 from typing import Any, Final
 
@@ -91,7 +92,7 @@ class Transport:
         await asyncio.sleep(0)  # closed sockets say goodbye in the next turn of the loop
 
     def __repr__(self) -> str:
-        return f"<Transport timeout={self._settings.timeout_s:g}s in_flight={len(self._deadlines)}>"
+        return f"<Transport timeout={self._settings.timeout_s:g}s>"
 
     async def send(self, wire: WireRequest) -> WireResponse:
         """One POST and its whole answer, whatever its status.
@@ -100,36 +101,30 @@ class Transport:
         timeout (counted from here to the last byte), ConnectionFailedError if the connection broke. Its
         `delivery` says whether the server may have acted on the request.
         """
+        if not self._is_quick or len(wire.body) > _QUICK_BODY:
+            large = _LargeBody(wire.body) if len(wire.body) > _QUICK_BODY else _Body(wire.body)
+            return await self._exchange(self._session, "POST", wire, large)
         body = _Body(wire.body)
-        if self._is_quick and len(body) <= _QUICK_BODY:
-            session = self._quick_session
-            if not wire.headers:
-                body.head = self._heads.get(wire.url) or self._new_head(wire.url)
-        else:
-            session = self._session
-        return await self._exchange(session, "POST", wire, body)
+        if not wire.headers:
+            body.head = self._heads.get(wire.url) or self._new_head(wire.url)
+        return await self._exchange(self._quick_session, "POST", wire, body)
 
     async def get(self, url: str) -> WireResponse:
         """One GET, else as `send`."""
         return await self._exchange(self._session, "GET", WireRequest(url, b""), None)
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, method: str, wire: WireRequest, body: _Body | None
+        self, session: aiohttp.ClientSession, method: str, wire: WireRequest, body: _Body | _LargeBody | None
     ) -> WireResponse:
         task = asyncio.current_task()
         assert task is not None, "send runs inside a task"
-        cancelling = task.cancelling()
+        cancelling, url = task.cancelling(), self._url(wire.url)
         loop_time = self._loop.time
         started = loop_time()
         self._deadlines.start(task, started)
         try:
             response = await session.request(
-                method,
-                self._url(wire.url),
-                data=body,
-                headers=wire.headers,
-                allow_redirects=False,
-                proxy=self._proxy,
+                method, url, data=body, headers=wire.headers, allow_redirects=False, proxy=self._proxy
             )
             content = await _read_body(response)
         except asyncio.CancelledError:
@@ -178,7 +173,7 @@ class Transport:
         head = self._heads[url] = _head_bytes(self._url(url), CIMultiDict(self._settings.headers))
         return head
 
-    def _timed_out(self, body: _Body | None, elapsed_s: float) -> TransportError:
+    def _timed_out(self, body: _Body | _LargeBody | None, elapsed_s: float) -> TransportError:
         error: TransportError
         if body is not None and not body.is_sent:
             error = OutageError(f"no connection within {self._settings.timeout_s:g} s")
@@ -187,7 +182,7 @@ class Transport:
         error.elapsed_s = elapsed_s
         return error
 
-    def _failure(self, error: Exception, body: _Body | None) -> TransportError:
+    def _failure(self, error: Exception, body: _Body | _LargeBody | None) -> TransportError:
         return map_error(error, is_sent=body is None or body.is_sent, proxy=self._shown_proxy())
 
     def _shown_proxy(self) -> str:
@@ -219,6 +214,12 @@ class _Body(bytes):
 
     is_sent = False
     head: bytes | None = None
+
+
+class _LargeBody(BytesIO):
+    """A larger body, which aiohttp writes piece by piece."""
+
+    is_sent = False
 
 
 class _MarkedRequest(aiohttp.ClientRequest):
