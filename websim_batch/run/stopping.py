@@ -69,11 +69,13 @@ class Stopper:
         if self._reason is not None:
             engine.stop(self._reason, 0.0)
         signals = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED} if self._handles_signals else {}
+        before = {number: signal.getsignal(number) for number in signals}
         for number, reason in signals.items():
             self._loop.add_signal_handler(number, self.stop, reason)
         try:
             yield
         finally:
-            for number in signals:
+            for number, handler in before.items():
                 self._loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
             self._loop = None

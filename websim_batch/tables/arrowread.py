@@ -197,6 +197,10 @@ class ArrowSource(ArrowBased):
         self._info = TableInfo(tuple(self.table.column_names), rows, fingerprint, dict(found.counts))
         return self._info
 
+    def fingerprint(self) -> str:
+        """A hash of names, types and values; empty for a table whose structure is refused."""
+        return self._scanned().fingerprint
+
     def arrow_schema(self) -> pa.Schema:
         """The table's own schema, with its metadata."""
         return self.table.schema

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from websim_batch.errors import InputError, UsageError
-from websim_batch.records import STATUSES, Problem
+from websim_batch.records import STATUSES, Attempt, Problem
 from websim_batch.tables.arrowbuild import build, our_fields
 from websim_batch.tables.base import OUR_NAMES, ReadOptions, Source, Texts, our_prefix
 from websim_batch.tables.columntypes import jsonl_batch, jsonl_schema
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OURS = len(OUR_NAMES)
 
+RUN_DATE = "run_date"
+"""The column that `load` adds: the day, in UTC, on which the run began that finished the row."""
+
 
 def load(
     path: str | Path, status: str | Sequence[str] | None = None, options: ReadOptions | None = None
@@ -31,12 +34,16 @@ def load(
     """An output, or all that a pattern matches in the order of names, as a DataFrame with Arrow's types.
 
     Input columns keep their types (text in CSV); ours have those of the design, the status is a category.
-    `status` keeps only rows that ended so. Raises UsageError when nothing matches or a table is not ours.
+    `status` keeps only rows that ended so. The last column is RUN_DATE, unless the input has one of that name.
+    Raises UsageError when nothing matches or a table is not ours.
     """
     import pandas as pd
 
-    tables = [read_table(each, options) for each in _matches(path)]
-    frames = [_frame(table, status, pd) for table in tables]
+    wanted = [status] if isinstance(status, str) else status
+    if unknown := [each for each in wanted or () if each not in STATUSES]:
+        raise UsageError(f"status {unknown[0]!r} is none; use one of {', '.join(STATUSES)}")
+    tables = [_dated(read_table(each, options)) for each in _matches(path)]
+    frames = [_with_status(as_frame(table, has_index=False), _status_name(table), wanted) for table in tables]
     if len(frames) == 1:
         return frames[0]
     joined = pd.concat(frames, ignore_index=True)
@@ -64,6 +71,13 @@ def read_table(path: Path, options: ReadOptions | None = None) -> pa.Table:
     return _typed(source, info.columns)
 
 
+def parquet_table(file: bytes) -> pa.Table:
+    """The table that a Parquet file in memory holds."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(file))
+
+
 def _matches(path: str | Path) -> list[Path]:
     if Path(path).exists() or not glob.has_magic(str(path)):
         return [Path(path)]
@@ -73,16 +87,55 @@ def _matches(path: str | Path) -> list[Path]:
     return [Path(each) for each in found]
 
 
-def _frame(table: pa.Table, status: str | Sequence[str] | None, pandas: Any) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pandas.ArrowDtype)
+def as_frame(table: pa.Table, *, has_index: bool = True) -> pd.DataFrame:
+    """An output as a DataFrame with Arrow's types, which lose nothing, and a category for the status.
+
+    The index of a frame that was the input is the index again, unless `has_index` says that it is to be columns.
+    """
+    import pandas as pd
+
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=not has_index)
     name = _status_name(table)
-    frame[name] = pandas.Categorical(frame[name], categories=list(STATUSES))
-    if status is None:
-        return frame
-    wanted = [status] if isinstance(status, str) else list(status)
-    if unknown := [each for each in wanted if each not in STATUSES]:
-        raise UsageError(f"status {unknown[0]!r} is none; use one of {', '.join(STATUSES)}")
-    return frame[frame[name].isin(wanted)].reset_index(drop=True)
+    frame[name] = pd.Categorical(frame[name], categories=list(STATUSES))
+    return frame
+
+
+def ledger_frame(lines: Sequence[tuple[int | None, str, Attempt]]) -> pd.DataFrame:
+    """Requests as a DataFrame with Arrow's types: (row of the table, run_id, attempt) for each."""
+    import pandas as pd
+
+    columns: dict[str, tuple[list[Any], pa.DataType]] = {
+        "row": ([row for row, _, _ in lines], pa.int64()),
+        "number": ([a.number for _, _, a in lines], pa.int32()),
+        "run_id": ([run_id for _, run_id, _ in lines], pa.string()),
+        "started_at": ([a.started_us for _, _, a in lines], pa.timestamp("us", "UTC")),
+        "elapsed_ms": (
+            [None if a.elapsed_us is None else a.elapsed_us / 1000 for _, _, a in lines],
+            pa.float64(),
+        ),
+        "http_status": ([a.http_status for _, _, a in lines], pa.int16()),
+        "error_type": ([a.error_type for _, _, a in lines], pa.string()),
+        "delivery": ([a.delivery for _, _, a in lines], pa.string()),
+    }
+    table = pa.table({name: build(values, kind) for name, (values, kind) in columns.items()})
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _with_status(frame: pd.DataFrame, name: str, wanted: Sequence[str] | None) -> pd.DataFrame:
+    return frame if wanted is None else frame[frame[name].isin(wanted)].reset_index(drop=True)
+
+
+def _dated(table: pa.Table) -> pa.Table:
+    """The table with the day of each row's run, which the run's id begins with."""
+    ours = _our_names(table.column_names)
+    name = ours[0].removesuffix(OUR_NAMES[0]) + RUN_DATE
+    if name in table.column_names:
+        return table
+    import pyarrow.compute as pc
+
+    days = pc.utf8_slice_codeunits(table.column(ours[-1]), 0, 8)
+    dates = pc.cast(pc.strptime(days, "%Y%m%d", "s", error_is_null=True), pa.date32())
+    return table.append_column(name, dates)
 
 
 def _status_name(table: pa.Table) -> str:
