@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from websim_batch.records import Attempt, OutputCells, Status
@@ -63,6 +64,9 @@ _LIST = f"IN ({', '.join('?' * CHUNK)})"
 Line: TypeAlias = tuple[Any, ...]
 """A line of the journal: row_id, key, then what was asked for."""
 
+_who = itemgetter(0, 1)
+_facts: Callable[[Any], Any] = itemgetter(slice(2, None))
+
 _new_known: Callable[[Sequence[Any]], Known] = partial(tuple.__new__, Known)
 _new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, OutputCells)
 
@@ -71,20 +75,26 @@ def known(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[Known]:
     """What the journal knows of each placed row."""
     for chunk, lines in _matched(db, _KNOWN, placed):
         later: dict[int, int] = dict(_lines(db, _LATER, chunk, " GROUP BY w.row_id"))
-        for row, line in zip(chunk, lines, strict=True):
-            if line is None:
-                yield NOTHING
-            elif row[0] in later:
-                yield _new_known((*line[2:-1], later[row[0]]))
-            else:
-                yield _new_known(line[2:])
+        if later or None in lines:
+            yield from map(_known_of, chunk, lines, repeat(later))
+        else:
+            yield from map(_new_known, map(_facts, lines))
+
+
+def _known_of(row: Placed, line: Line | None, later: dict[int, int]) -> Known:
+    if line is None:
+        return NOTHING
+    number = later.get(row[0])
+    return _new_known(line[2:] if number is None else (*line[2:-1], number))
 
 
 def output_cells(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[OutputCells]:
     """The output's cells of each placed row."""
     for _, lines in _matched(db, _CELLS, placed):
-        for line in lines:
-            yield PENDING if line is None else _new_cells(line[2:])
+        if None in lines:
+            yield from (PENDING if line is None else _new_cells(line[2:]) for line in lines)
+        else:
+            yield from map(_new_cells, map(_facts, lines))
 
 
 def _matched(
@@ -94,11 +104,11 @@ def _matched(
     rows = iter(placed)
     while chunk := list(islice(rows, CHUNK)):
         lines = _lines(db, query, chunk)
-        if [line[:2] for line in lines] == [row[:2] for row in chunk]:
+        if list(map(_who, lines)) == list(map(_who, chunk)):
             yield chunk, lines  # the usual case: all are known, in the journal's order
             continue
-        found = {line[:2]: line for line in lines}
-        yield chunk, [found.get(row[:2]) for row in chunk]
+        found = dict(zip(map(_who, lines), lines, strict=True))
+        yield chunk, [found.get(who) for who in map(_who, chunk)]
 
 
 def _lines(db: sqlite3.Connection, query: str, chunk: list[Placed], tail: str = "") -> list[Line]:
