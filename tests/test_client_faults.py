@@ -11,6 +11,7 @@ import pytest
 from raw_server import HANG, RawServer, answer
 from test_client_websim import HELLO, IMAGE, _hurry, all_of, at
 
+from websim_batch import client
 from websim_batch.errors import (
     BadResponseError,
     CloudflareError,
@@ -87,6 +88,17 @@ def test_a_429_without_a_word_waits_longer_each_time(slept: list[float]) -> None
 def test_a_limit_beyond_120_s_is_an_error_at_once(wait_s: int, slept: list[float]) -> None:
     """Waiting would be in vain."""
     _, requests = failing(answer(b"", "429 Too Many", f"Retry-After: {wait_s}\r\n"), RateLimitError)
+
+    assert (requests, slept) == (1, [])
+
+
+def test_no_wait_is_begun_that_ends_after_the_120_s(
+    monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    """The error comes instead of the wait."""
+    monkeypatch.setattr(client, "LONGEST_S", 0.5)
+
+    _, requests = failing(answer(b"", "429 Too Many"), RateLimitError)
 
     assert (requests, slept) == (1, [])
 

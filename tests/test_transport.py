@@ -311,6 +311,42 @@ def test_a_cancelled_request_is_cancelled_and_no_timeout() -> None:
         use(TransportSettings(timeout_s=30), work)
 
 
+def test_a_cancellation_at_the_moment_of_the_timeout_is_not_lost() -> None:
+    """Both at once: the caller's wish counts."""
+
+    async def work(sender: Transport) -> None:
+        task = asyncio.create_task(sender.send(WireRequest(server.url, BODY)))
+        await asyncio.sleep(0.05)
+        sender._deadlines._expired.add(task)
+        task.cancel()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with RawServer(lambda n: HANG) as server:
+        use(TransportSettings(timeout_s=30), work)
+
+
+def test_a_timeout_leaves_nothing_behind_in_its_task() -> None:
+    """A later cancellation of the same task is no timeout."""
+
+    async def twice(sender: Transport) -> None:
+        with pytest.raises(RequestTimeoutError):
+            await sender.send(WireRequest(server.url, BODY))
+        await sender.send(WireRequest(server.url, BODY))
+
+    async def work(sender: Transport) -> None:
+        task = asyncio.create_task(twice(sender))
+        while len(server.requests) < 2:  # noqa: ASYNC110 -- the server counts on another thread
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with RawServer(lambda n: HANG) as server:
+        use(TransportSettings(timeout_s=0.3), work)
+
+
 def test_waiting_for_one_another_is_no_timeout() -> None:
     """The pool makes nobody wait, and no wait counts as part of the timeout: 300 at once are 300 connections."""
 
@@ -348,31 +384,27 @@ def test_a_connection_that_does_not_stand_in_time_is_an_outage() -> None:
     assert (type(error), error.delivery) == (OutageError, "not_sent")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """A TLS server's context with a certificate that nobody knows."""
-    trustme = pytest.importorskip("trustme")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 def test_plain_http_behind_https_is_a_tls_outage() -> None:
-    """The message asks whether the server speaks plain http."""
-    with RawServer(lambda n: answer()) as server:
-        # A plain server answers the greeting with something that is no TLS.
-        server.script = lambda n: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
-        error = map_error(_tls_error(), is_sent=False)
+    """A server that answers the TLS greeting in plain words; the message says what may be meant."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def work() -> TransportError:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Transport(TransportSettings(timeout_s=10)) as sender:
+            with pytest.raises(TransportError) as caught:
+                await sender.send(WireRequest(f"https://127.0.0.1:{port}/x", BODY))
+        return caught.value
+
+    error = asyncio.run(work())
 
     assert (type(error), error.error_type, error.delivery) == (OutageError, "tls", "not_sent")
-    assert "plain http" in str(error)
-
-
-def _tls_error() -> Exception:
-    key = ConnectionKey("host.example", 443, True, True, None, None, None, None)
-    return client_exceptions.ClientConnectorSSLError(
-        key, ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version")
-    )
+    assert "does the server speak plain http?" in str(error)
 
 
 def _example(kind: type[BaseException]) -> Exception:
