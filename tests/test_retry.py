@@ -285,3 +285,24 @@ def test_the_decision_is_pure() -> None:
     }
 
     assert imported == {"__future__", "dataclasses", "typing", "websim_batch.records"}
+
+
+def test_when_only_refused_rows_are_left_each_refusal_counts() -> None:
+    """Nothing can be accepted in between any more, so the last rows end by their own count."""
+    left = replace(GOING_WELL, accepted=30, only_refused_left=True)
+
+    twice = [(REFUSED, replace(GOING_WELL, accepted=10 + i)) for i in range(retry.OFTEN_REFUSED)]
+    verdicts = after(twice + [(REFUSED, left)] * 20)
+
+    assert len(verdicts) == 8
+    assert isinstance(verdicts[-1], Finish)
+
+
+def test_the_wait_after_a_timeout_does_not_grow() -> None:
+    """A row that is never answered ends within timeout x attempts + 5 s."""
+    silent = reply(Answer.TRANSIENT, "timeout", "unknown")
+    verdicts = after([(silent, replace(GOING_WELL, random=0.999))] * 20)
+
+    waits = [verdict.delay_s for verdict in verdicts if isinstance(verdict, Again)]
+    assert len(waits) == POLICY.max_attempts - 1
+    assert sum(waits) < 5
