@@ -296,13 +296,3 @@ def test_when_only_refused_rows_are_left_each_refusal_counts() -> None:
 
     assert len(verdicts) == 8
     assert isinstance(verdicts[-1], Finish)
-
-
-def test_the_wait_after_a_timeout_does_not_grow() -> None:
-    """A row that is never answered ends within timeout x attempts + 5 s."""
-    silent = reply(Answer.TRANSIENT, "timeout", "unknown")
-    verdicts = after([(silent, replace(GOING_WELL, random=0.999))] * 20)
-
-    waits = [verdict.delay_s for verdict in verdicts if isinstance(verdict, Again)]
-    assert len(waits) == POLICY.max_attempts - 1
-    assert sum(waits) < 5
