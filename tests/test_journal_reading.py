@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,30 @@ def test_scattered_rows_are_found_as_well(journal: Journal) -> None:
 
     assert [cell.response for cell in journal.output_cells(placed(*numbers))] == [f"{n}" for n in numbers]
     assert [known.number for known in journal.known(placed(*numbers))][:3] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("numbers", [range(300), range(0, 90_000, 300), [*range(150, 300), *range(150)]])
+def test_long_answers_are_read_few_at_a_time(
+    numbers: Sequence[int], journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the answers are, no more of them is in memory than a bound, and one; all come out in order."""
+    monkeypatch.setattr(reading, "CHUNK_CHARS", 100_000)
+    note(journal, *numbers)
+    sql.RESULTS.store(journal._db, [Result(n, "ok", f"{n} " * (n % 7) * 2_000, run=1) for n in numbers])
+    read: list[int] = []
+    match = reading._match
+
+    def watch(*arguments: Any) -> Any:
+        for chunk, lines in match(*arguments):
+            read.append(sum(len(line[3]) for line in lines))
+            yield chunk, lines
+
+    monkeypatch.setattr(reading, "_match", watch)
+
+    cells = list(journal.output_cells(placed(*numbers)))
+
+    assert [cell.response for cell in cells] == [f"{n} " * (n % 7) * 2_000 for n in numbers]
+    assert max(read) <= 100_000 + max(len(cell.response or "") for cell in cells)
 
 
 def test_ledger_is_told_whole_and_in_order(journal: Journal) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from websim_batch.records import Attempt, OutputCells, Status
 
 CHUNK = 1024
+CHUNK_CHARS = 4 << 20
+"""So much text of answers is in memory at once, and one answer more."""
 
 
 class Placed(NamedTuple):
@@ -66,6 +68,8 @@ Line: TypeAlias = tuple[Any, ...]
 
 _who = itemgetter(0, 1)
 _facts: Callable[[Any], Any] = itemgetter(slice(2, None))
+_texts = itemgetter(3, 4)  # of _CELLS: response, image_url
+_AT_ONCE = 8
 
 _new_known: Callable[[Sequence[Any]], Known] = partial(tuple.__new__, Known)
 _new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, OutputCells)
@@ -74,7 +78,7 @@ _new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, Outp
 def known(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[Known]:
     """What the journal knows of each placed row."""
     for chunk, lines in _matched(db, _KNOWN, placed):
-        later: dict[int, int] = dict(_lines(db, _LATER, chunk, " GROUP BY w.row_id"))
+        later: dict[int, int] = dict(_lines(db, _LATER, chunk, " GROUP BY w.row_id") or ())
         if later or None in lines:
             yield from map(_known_of, chunk, lines, repeat(later))
         else:
@@ -103,22 +107,49 @@ def _matched(
     """Rows in chunks, each with its line, or None. A line counts only if its key is the row's own."""
     rows = iter(placed)
     while chunk := list(islice(rows, CHUNK)):
-        lines = _lines(db, query, chunk)
-        if list(map(_who, lines)) == list(map(_who, chunk)):
-            yield chunk, lines  # the usual case: all are known, in the journal's order
-            continue
+        yield from _match(db, query, chunk)
+
+
+def _match(
+    db: sqlite3.Connection, query: str, chunk: list[Placed]
+) -> Iterator[tuple[list[Placed], Sequence[Line | None]]]:
+    lines = _lines(db, query, chunk)
+    if lines is None:
+        half = len(chunk) // 2
+        yield from _match(db, query, chunk[:half])
+        yield from _match(db, query, chunk[half:])
+    elif list(map(_who, lines)) == list(map(_who, chunk)):
+        yield chunk, lines  # the usual case: all are known, in the journal's order
+    else:
         found = dict(zip(map(_who, lines), lines, strict=True))
         yield chunk, [found.get(who) for who in map(_who, chunk)]
 
 
-def _lines(db: sqlite3.Connection, query: str, chunk: list[Placed], tail: str = "") -> list[Line]:
-    """The journal's lines about some rows, by range if they lie close together."""
+def _lines(db: sqlite3.Connection, query: str, chunk: list[Placed], tail: str = "") -> list[Line] | None:
+    """The journal's lines about some rows, by range if they lie close together; None if they are too long."""
     row_ids = [row[0] for row in chunk]
     low, high = min(row_ids), max(row_ids)
     if high - low < 2 * len(row_ids):
-        return db.execute(query + _RANGE + tail, (low, high)).fetchall()
-    fill = (None,) * (CHUNK - len(row_ids))
-    return db.execute(query + _LIST + tail, (*row_ids, *fill)).fetchall()
+        found = db.execute(query + _RANGE + tail, (low, high))
+    else:
+        fill = (None,) * (CHUNK - len(row_ids))
+        found = db.execute(query + _LIST + tail, (*row_ids, *fill))
+    if query is not _CELLS or len(chunk) == 1:
+        return found.fetchall()
+    return _light(found)
+
+
+def _light(found: sqlite3.Cursor) -> list[Line] | None:
+    """All lines with answers, or None once they are too long together."""
+    lines: list[Line] = []
+    chars = 0
+    while part := found.fetchmany(_AT_ONCE):
+        lines += part
+        chars += sum(map(len, filter(None, chain.from_iterable(map(_texts, part)))))
+        if chars > CHUNK_CHARS:
+            found.close()
+            return None
+    return lines
 
 
 def attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
