@@ -1,8 +1,8 @@
 """SIGKILL a run again and again, continue it each time, and count at the server: `python benchmarks/kills.py 200`.
 
-One job of 250 rows for each kill, against the stand-in on loopback. A run is killed at a random moment: while it starts,
-or some time after its first request. At the end the job is let finish, and the sums are taken from the server's records
-of every arrival, the journal's ledger and the output. It ends 1 if a promise is broken.
+One job of 250 rows for each kill, against the stand-in on loopback. A run is killed at a random moment: while it
+starts, or after a random number of answers. At the end the job is let finish, and the sums are taken from the
+server's records of every arrival, the journal's ledger and the output. It ends 1 if a promise is broken.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from websim_batch.cli import main
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
@@ -172,3 +175,16 @@ def query(journal: Path, text: str) -> list[tuple[Any, ...]]:
 def answered_twice(stats: Mapping[str, Any]) -> int:
     """How many answers of the server were not the first one to their request."""
     return sum(count - 1 for count in stats["answered"].values())
+
+
+def call(*arguments: object) -> Ended:
+    """Run `websim-batch` inside this process: faster, and warnings of what was left open become errors."""
+    out, err = io.StringIO(), io.StringIO()
+    hook = sys.excepthook
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([str(argument) for argument in arguments])
+    finally:
+        sys.excepthook = hook
+    assert "Traceback" not in err.getvalue()
+    return Ended(code, out.getvalue(), err.getvalue())

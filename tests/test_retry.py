@@ -169,6 +169,13 @@ def test_a_row_refused_as_a_probe_twice_goes_to_the_back() -> None:
     assert [v.where for v in verdicts if isinstance(v, Again)] == ["front", "front", "back", "back"]
 
 
+def test_a_row_refused_twice_while_others_are_accepted_goes_to_the_back() -> None:
+    """Probe or not: in front it would close the gate for the others again and again."""
+    verdicts = after([(REFUSED, replace(GOING_WELL, accepted=10 + i)) for i in range(3)])
+
+    assert [v.where for v in verdicts if isinstance(v, Again)] == ["front", "back", "back"]
+
+
 def test_a_row_that_alone_is_refused_fails_at_the_eighth_time() -> None:
     """Others are accepted in between, so the limit is the row's own."""
     verdicts = after([(REFUSED, replace(GOING_WELL, accepted=10 + i)) for i in range(20)])

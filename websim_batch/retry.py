@@ -158,7 +158,9 @@ def _after_refusal(policy: RetryPolicy, history: RowHistory, reply: Reply, run: 
     if history.refusals >= policy.max_refusals_alone:
         times = f"refused {history.refusals} times while other rows were accepted"
         return Finish("failed", "rate_limit", f"{times}: {reply.message or 'rate limit'}")
-    where: Place = "back" if history.probes_refused >= policy.max_probes_in_front else "front"
+    # As a probe it holds all others; and a probe's place may be taken by a row that was armed before it.
+    is_alone = history.refusals >= OFTEN_REFUSED or history.probes_refused >= policy.max_probes_in_front
+    where: Place = "back" if is_alone else "front"
     return Again(0.0, "rate_limit", where, history)
 
 
