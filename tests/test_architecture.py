@@ -50,7 +50,6 @@ ONLY_IN: dict[str, set[str]] = {
     "rich": {"progress"},
     "jinja2": {"render"},
     "pydantic": {"job"},
-    "filelock": {"journal"},
 }
 
 
