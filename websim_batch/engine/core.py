@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from websim_batch.engine.alarms import Alarms
 from websim_batch.engine.backlog import Backlog
 from websim_batch.engine.counters import Counters
 from websim_batch.engine.guard import Guard
@@ -90,7 +91,7 @@ class Engine:
         self._stop: StopReason | None = None
         self._lookahead = Lookahead()
         self._give_up = GiveUp(rules.give_up_after_s)
-        self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self._alarms = Alarms(self._loop)
         self._deadline: float | None = None
         self._read = asyncio.to_thread
         # The wall clock is read once: set back in the middle of a run, it must not turn times around.
@@ -116,8 +117,7 @@ class Engine:
             await self._over.wait()
             for task in tasks:
                 task.cancel()
-        for alarm in self._alarms.values():
-            alarm.cancel()
+        self._alarms.clear()
         self.counters.unknown += self._in_flight  # cut off by the end of the grace
         for work in self._backlog.take_unsent():
             writer.withdraw(self._intent(work))
@@ -135,15 +135,16 @@ class Engine:
         if grace_s <= 0:
             self._over.set()
         ends = self._loop.time() + grace_s
-        if "grace" not in self._alarms or ends < self._alarms["grace"].when():
-            self._alarm("grace", ends, self._over.set)
+        earlier = self._alarms.when("grace")
+        if earlier is None or ends < earlier:
+            self._alarms.set("grace", ends, self._over.set)
         self._end_if_done()
 
     def stop_at(self, when: float, reason: StopReason) -> None:
         """Stop at the loop's time `when`; the server's longer waits then put rows off instead of being waited for."""
         if self._deadline is None or when < self._deadline:
             self._deadline = when
-            self._alarm("deadline", when, lambda: self.stop(reason))
+            self._alarms.set("deadline", when, lambda: self.stop(reason))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -386,19 +387,12 @@ class Engine:
     def _now_us(self) -> int:
         return time.monotonic_ns() // 1000 + self._wall_offset_us
 
-    def _alarm(self, name: str, when: float, action: Callable[[], None]) -> None:
-        if (old := self._alarms.pop(name, None)) is not None:
-            old.cancel()
-        self._alarms[name] = self._loop.call_at(when, action)
-
     def _set_due_alarm(self) -> None:
-        due = self._backlog.next_due()
-        alarm = self._alarms.get("due")
-        if due is not None and (alarm is None or alarm.cancelled() or alarm.when() > due):
-            self._alarm("due", due, self._on_due)
+        due, alarm = self._backlog.next_due(), self._alarms.when("due")
+        if due is not None and (alarm is None or alarm > due):
+            self._alarms.set("due", due, self._on_due)
 
     def _on_due(self) -> None:
-        self._alarms.pop("due", None)
         self._backlog.move_due(self._loop.time())
         self._set_due_alarm()
         self._arm()
@@ -406,18 +400,16 @@ class Engine:
     def _watch_success(self) -> None:
         """Keep an alarm at the time at which the run gives up, while it fails."""
         if self._give_up.failing_since is None:
-            if (alarm := self._alarms.pop("give_up", None)) is not None:
-                alarm.cancel()
-        elif "give_up" not in self._alarms:
-            self._alarm("give_up", self._give_up.due() or 0.0, self._on_give_up)
+            self._alarms.cancel("give_up")
+        elif self._alarms.when("give_up") is None:
+            self._alarms.set("give_up", self._give_up.due() or 0.0, self._on_give_up)
 
     def _on_give_up(self) -> None:
-        self._alarms.pop("give_up", None)
         due, now = self._give_up.due(), self._loop.time()
         if due is None:
             return
         if due > now:
-            self._alarm("give_up", due, self._on_give_up)
+            self._alarms.set("give_up", due, self._on_give_up)
         else:
             self.stop(self._give_up.reason(now))
 
