@@ -19,18 +19,15 @@ INTERRUPTED = 130
 USAGE = 2
 FAULT = 1
 
-KEY_VARIABLES = ("OPENAI_API_KEY",)
-"""Variables that a provider reads by itself."""
-
-
 _redact = Redactor()
 
 
 def hide_secrets(settings: Settings) -> None:
     """From now on no message shows a secret of these settings; raises UsageError for a missing variable."""
+    from websim_batch.providers import own_secrets
+
     global _redact
-    secrets = resolve_headers(settings, os.environ)[1]
-    _redact = Redactor([*secrets, *(os.environ[name] for name in KEY_VARIABLES if os.environ.get(name))])
+    _redact = Redactor([*resolve_headers(settings, os.environ)[1], *own_secrets(os.environ)])
 
 
 def run_guarded(command: click.Command, args: Sequence[str] | None) -> int:

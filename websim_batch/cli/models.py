@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from websim_batch.cli.base import Command, said, table_options
-from websim_batch.cli.faults import emit
+from websim_batch.cli.faults import emit, hide_secrets
 from websim_batch.job.build import build
 
 
@@ -23,6 +23,7 @@ def command(as_json: bool, **raw: Any) -> None:
         websim-batch models
     """
     settings = build(said(raw))
+    hide_secrets(settings)
     from websim_batch.run import models
 
     names = list(models(settings))

@@ -11,7 +11,7 @@ from websim_batch.providers.wire import check_base_url
 PROVIDERS = ("websim", "openai")
 """The names that `--provider` takes, the default first."""
 
-__all__ = ["PROVIDERS", "FieldType", "Provider", "ProviderFacts", "get_provider"]
+__all__ = ["PROVIDERS", "FieldType", "Provider", "ProviderFacts", "get_provider", "own_secrets"]
 
 
 def get_provider(name: str, base_url: str | None, environ: Mapping[str, str]) -> Provider:
@@ -31,3 +31,11 @@ def get_provider(name: str, base_url: str | None, environ: Mapping[str, str]) ->
     from websim_batch.providers.websim import WebsimProvider
 
     return WebsimProvider(base_url)
+
+
+def own_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys that a provider takes from the environment by itself; they must never be shown."""
+    from websim_batch.providers.openai import KEY_VARIABLE
+
+    key = environ.get(KEY_VARIABLE, "").strip()
+    return (key,) if key else ()

@@ -22,7 +22,8 @@ class ProviderFacts:
 
     `models` is None where any name may be right; `known_fields` has the request fields per kind; with
     `takes_other_fields` others are sent as well (as JSON if they are, else as text). `aspect_ratios` is
-    None where any may be right, empty where the service has no such field.
+    None where any may be right, empty where the service has no such field. `sandbox_path` is where the stand-in
+    speaks this provider's routes, below its own base URL.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ProviderFacts:
     known_fields: Mapping[Kind, Mapping[str, FieldType]] = field(default_factory=dict)
     requires_model: bool = False
     takes_other_fields: bool = False
+    sandbox_path: str = ""
 
 
 class Provider(Protocol):

@@ -71,6 +71,7 @@ FACTS = ProviderFacts(
     known_fields=KNOWN_FIELDS,
     requires_model=True,
     takes_other_fields=True,
+    sandbox_path="/v1",
 )
 
 

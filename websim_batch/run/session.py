@@ -24,6 +24,7 @@ from websim_batch.engine import Counters, Engine, Rules
 from websim_batch.job.settings import Settings, public_settings
 from websim_batch.journal import Journal, JournalWriter, OutputLock
 from websim_batch.progress import Progress
+from websim_batch.providers import get_provider
 from websim_batch.records import StopReason
 from websim_batch.retry import RetryPolicy
 from websim_batch.run.attempts import Attempts
@@ -123,8 +124,8 @@ def _with_sandbox(settings: Settings, stack: ExitStack) -> Settings:
         return settings
     from websim_batch.sandbox import SandboxOptions, start_sandbox_process
 
+    path = get_provider(settings.provider, None, {}).facts.sandbox_path
     process = stack.enter_context(start_sandbox_process(SandboxOptions(port=0)))
-    path = "/v1" if settings.provider == "openai" else ""
     return replace(settings, base_url=process.base_url + path)
 
 
@@ -159,7 +160,7 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
         tell = partial(progress.log, "warning", "stop")
         with stopper.watching(engine, tell), reporter.reporting(writer):
             for notice in job.notices:
-                progress.log("warning", "notice", notice)
+                progress.log("info", "notice", notice)
             try:
                 return await engine.run(feed.batches(), writer)
             finally:
