@@ -6,7 +6,8 @@
                                                              journal writer, in groups <─────┘──> counted as done
 
 All state changes are synchronous and happen in the event loop's thread; what waits is the feeder (for the disk), the
-worker whose turn it is (for a row and for the throttle) and the others (for the network). It knows no CSV, HTTP or TOML.
+worker whose turn it is (for a row and for the throttle) and the others (for the network). Nothing here knows CSV, HTTP
+or TOML.
 
 At a stop nothing new is sent; what is in flight may take the grace; then it is cancelled, and the ledger keeps its
 intent without an outcome: nobody knows whether it was paid for. Cancelling loses no row: whatever has no result is
@@ -193,9 +194,10 @@ class Engine:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     async def _next(self) -> tuple[Work, Grant] | None:
-        """The next row with its grant; None once the run stops. One worker at a time has the turn, so grants are asked for in order.
+        """The next row with its grant; None once the run stops.
 
-        Where nothing binds, no worker waits for another here: the turn is free and the grant is there at once.
+        One worker at a time has the turn, so grants are asked for in order. Where nothing binds, no worker waits for
+        another here: the turn is free and the grant is there at once.
         """
         backlog = self._backlog
         async with self._turn:
