@@ -100,12 +100,14 @@ class RequestError(WebsimBatchError):
     """One request failed; `error_type` is the short stable kind of DESIGN's answer table."""
 
     error_type = "internal"
+    exit_code = 5
 
 
 class TransportError(RequestError):
     """No usable HTTP answer came back; `delivery` says whether the server may have acted on the request."""
 
     error_type = "connection"
+    exit_code = 4
     delivery: Delivery = "unknown"
     elapsed_s = 0.0
 

@@ -34,9 +34,10 @@ def show_check(report: Facts, as_json: bool) -> None:
 
 def told_summary(summary: Facts) -> str:
     """A run's summary in a few lines; in one if there was nothing to do."""
+    first, *others = told_state(summary)
     if summary["state"] == "finished" and not summary["sent"]:
-        return f"{summary['output']}: nothing new to send, {_rows(summary)}"
-    return "\n".join(told_state(summary))
+        first = f"{summary['output']}: nothing new to send, {_rows(summary)}"
+    return "\n".join([first, *others])
 
 
 def told_state(summary: Facts) -> Iterator[str]:
@@ -44,22 +45,36 @@ def told_state(summary: Facts) -> Iterator[str]:
     yield f"{summary['output']}: {summary['state']}, {_rows(summary)}"
     if summary["errors"]:
         yield "errors: " + ", ".join(f"{name} {number:,}" for name, number in summary["errors"].items())
-    extra = [("of them again", summary["retries"]), ("refused by a rate limit", summary["refused_429"])]
-    told_extra = "".join(f", {number:,} {name}" for name, number in extra if number)
-    yield (
-        f"sent {_number(summary['sent'], 'request')}{told_extra}"
-        f" in {duration(summary['elapsed_s'])}, {summary['rows_per_s']:,.3g} rows/s{_latency(summary)}"
-    )
+    if summary["sent"] or summary["state"] == "running":
+        yield _sent(summary)
     if summary.get("limited_by"):
         yield f"limited by: {summary['limited_by']}"
     if summary.get("eta_s") is not None:
         yield f"time left: {duration(summary['eta_s'])}"
     if summary.get("may_be_paid"):
-        yield f"{_number(summary['may_be_paid'], 'request')} broke off once sent, perhaps paid for nothing"
+        told = _number(summary["may_be_paid"], "request")
+        yield f"the fate of {told} is unknown (timeout, cut connection, kill): perhaps paid for nothing"
     if summary.get("message"):
         yield str(summary["message"])
     elif summary.get("exit_code") == 3:
-        yield "to try those rows again: the same command with --retry-failed"
+        yield _advice(summary["errors"])
+
+
+def _sent(summary: Facts) -> str:
+    """`sent 80 requests, 40 of them again in 1.1 s, 35.1 rows/s`."""
+    extra = [("of them again", summary["retries"]), ("refused by a rate limit", summary["refused_429"])]
+    told = "".join(f", {number:,} {name}" for name, number in extra if number)
+    return (
+        f"sent {_number(summary['sent'], 'request')}{told}"
+        f" in {duration(summary['elapsed_s'])}, {summary['rows_per_s']:,.3g} rows/s{_latency(summary)}"
+    )
+
+
+def _advice(errors: Mapping[str, int]) -> str:
+    """What to do about rows that failed: a bad cell is no better the second time."""
+    again = "to try those rows again: the same command with --retry-failed"
+    mend = "rows with the error 'input': websim-batch check tells what is wrong; mend them, then the same command"
+    return mend if set(errors) == {"input"} else f"{again}\n{mend}" if "input" in errors else again
 
 
 def _rows(summary: Facts) -> str:
@@ -85,7 +100,7 @@ def told_check(report: Facts) -> Iterator[str]:
     if counts:
         total = sum(counts.values())
         more = total - len(report["problems"])
-        told = ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
+        told = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in counts.items())
         yield f"{_number(total, 'problem')} ({told}){f'; {more:,} of them are not shown' if more else ''}"
     if report["rows"] or not counts:
         yield from _told_plan(report)

@@ -70,8 +70,8 @@ class Lines:
         self.log("info", "progress", sentence(view), **view.facts())
 
     def log(self, level: Level, event: str, message: str, **facts: Json) -> None:
-        """Write one line; details only if they were asked for."""
-        if level != "debug" or self._is_verbose:
+        """Write one line; details only if they were asked for, or for a program that reads the lines."""
+        if level != "debug" or self._is_verbose or self._log_format == "json":
             self._write(format_line(self._log_format, level, event, message, **facts))
 
     def close(self, exit_code: int = 0) -> None:

@@ -77,7 +77,7 @@ def check(settings: Settings, show: int = 0, table: object = None) -> CheckRepor
                 report.add(problem)
             return report
         report.rows = read.info.rows
-        _look_at_rows(report, read, provider, show)
+        _look_at_rows(report, read, provider, settings, show)
         report.hazards = [str(hazard) for hazard in hazards(read.source, read.info)]
         if not any(problem.is_structural for problem in report.problems):
             _look_at_journal(report, settings, read, stack)
@@ -87,7 +87,9 @@ def check(settings: Settings, show: int = 0, table: object = None) -> CheckRepor
     return report
 
 
-def _look_at_rows(report: CheckReport, table: Table, provider: Provider, show: int) -> None:
+def _look_at_rows(
+    report: CheckReport, table: Table, provider: Provider, settings: Settings, show: int
+) -> None:
     lengths: list[tuple[int, int]] = []
     for batch in table.rows():
         for row in batch:
@@ -97,7 +99,7 @@ def _look_at_rows(report: CheckReport, table: Table, provider: Provider, show: i
             elif isinstance(rendered, Request):
                 lengths.append((_characters(rendered), -row.position))
                 if len(report.requests) < show:
-                    report.requests.append(_shown(rendered, provider, row.position + 1))
+                    report.requests.append(_shown(rendered, provider, row.position + 1, settings.sandbox))
             else:
                 report.skipped += 1
         lengths = sorted(lengths, reverse=True)[:LONGEST]
@@ -109,13 +111,14 @@ def _characters(request: Request) -> int:
     return len(request.prompt) + sum(len(content) for content in contents if isinstance(content, str))
 
 
-def _shown(request: Request, provider: Provider, row: int) -> dict[str, Any]:
+def _shown(request: Request, provider: Provider, row: int, is_sandbox: bool) -> dict[str, Any]:
     """The request as it would go out; a made-up project id differs each time, so its place is shown instead."""
     wire = provider.build(request)
     body = orjson.loads(wire.body)
     if request.project_id is None and "project_id" in body:
         body["project_id"] = "(made up for each request)"
-    return {"row": row, "url": wire.url, "model": request.model, "body": body}
+    url = wire.url.replace(provider.base_url, "(sandbox)", 1) if is_sandbox else wire.url
+    return {"row": row, "url": url, "model": request.model, "body": body}
 
 
 def _look_at_journal(report: CheckReport, settings: Settings, table: Table, stack: ExitStack) -> None:

@@ -38,12 +38,13 @@ def export(output: Path, other: Path) -> None:
     if other.resolve() == output.resolve():
         raise UsageError(f"{other}: is the output itself; run writes that one, give another -o")
     require_ours(other)
+    status = read_status(output)
     source_path = noted_input(output)
     if source_path is None:
         raise UsageError(
             f"{output}: its input was no file (standard input or a table in memory), so it cannot be joined"
         )
-    settings = _reading_settings(source_path, read_status(output).settings)
+    settings = _reading_settings(source_path, status.settings)
     with reopened(settings, paths_of(output).journal) as job:
         cells = job.journal.output_cells(job.identity.place())
         write_output(job.table.source, job.table.info, cells, OutputSpec(other, settings.prefix))

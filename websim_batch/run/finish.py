@@ -78,6 +78,9 @@ def finish(
     summary = _summary(prepared, stop, is_written)
     report = RunReport(summary, is_written)
     _write_manifest(prepared, summary, progress)
+    told = f"run {summary.run_id} {summary.state}, exit code {summary.exit_code}"
+    facts = {name: value for name, value in summary.as_json().items() if name != "message"}
+    progress.log("debug", "end", told if summary.message is None else f"{told}: {summary.message}", **facts)
     state: Literal["stopped", "finished"] = "stopped" if summary.state == "stopped" else "finished"
     try:
         prepared.job.journal.end_run(state, round(time.time() * 1e6), orjson.dumps(summary.as_json()))

@@ -14,14 +14,14 @@ from pathlib import Path
 import orjson
 
 from websim_batch.errors import DriftError, ForeignFileError, InputError, JournalError, UsageError
-from websim_batch.job.dated import resolve_output
+from websim_batch.job.dated import is_dated, resolve_output
 from websim_batch.job.drift import answer_settings, differences
 from websim_batch.job.settings import Settings
 from websim_batch.journal import Identity, Journal, open_journal, point_to, read_status, retire_journal
 from websim_batch.records import Problem
 from websim_batch.run.paths import JOURNAL_SUFFIX, Paths, paths_of
 from websim_batch.run.prepare import MOST_PROBLEMS, Table
-from websim_batch.tables import require_ours, require_writable
+from websim_batch.tables import format_of, require_ours, require_writable
 
 _ANSWER_SETTINGS = "answer_settings"
 _INPUT = "input"
@@ -40,12 +40,16 @@ class Job:
 
 
 def resolve_paths(settings: Settings) -> Paths:
-    """The files of the job, with `{date}` filled in: the newest day's while its job is unfinished, else today's."""
+    """The files of the job, with `{date}` filled in: the newest day's while its job is unfinished, else today's.
+
+    Raises UsageError for a path that no table can be written to.
+    """
     if settings.output is None:
         raise UsageError("no output is named; use -o, as -o answers.csv")
     output = resolve_output(settings.output, date.today(), _is_unfinished)
     if output.is_dir():
         raise UsageError(f"{output}: is a folder; name a file, as {output / 'answers.csv'}")
+    format_of(output)
     if not output.parent.is_dir():
         raise UsageError(
             f"{output}: the folder {output.parent} does not exist; make it first, or give another -o"
@@ -69,7 +73,7 @@ def open_job(settings: Settings, table: Table, paths: Paths, stack: ExitStack) -
     if settings.overwrite or not paths.journal.exists():
         # A table that is refused leaves no journal behind, and retires none.
         identity = stack.enter_context(identify(table, settings, None))
-        notices = [] if settings.overwrite else _elsewhere(table, paths)
+        notices = [*_elsewhere(settings, table, paths), *_unsent_model(settings, table)]
         retire_journal(paths.journal)
         journal = stack.enter_context(open_journal(paths.journal, is_sandbox=settings.sandbox))
         point_to(paths.output, paths.journal)
@@ -154,17 +158,38 @@ def _require_unique(table: Table, column: str, identity: Identity) -> None:
     raise InputError(problems)
 
 
-def _elsewhere(table: Table, paths: Paths) -> list[str]:
-    """Say so if the same input was answered before under another output: those answers are not used here."""
-    if table.source.path is None:
+def _elsewhere(settings: Settings, table: Table, paths: Paths) -> list[str]:
+    """Say so if the same input was answered before under another output: those answers are not used here.
+
+    A rehearsal, a new day and a job that starts anew want none of them.
+    """
+    is_wanted = not (settings.sandbox or settings.overwrite or is_dated(settings.output or paths.output))
+    if table.source.path is None or not is_wanted:
         return []
     real = os.path.realpath(table.source.path)
     folders = {table.source.path.absolute().parent, paths.output.absolute().parent}
+    journals = {found for folder in folders for found in folder.glob(f"*{JOURNAL_SUFFIX}")}
+    outputs = [
+        (path.stat().st_mtime, output) for path in journals if (output := _output_of(path, real)) is not None
+    ]
+    if not outputs:
+        return []
+    newest = max(outputs)[1]
+    more = f" (and {len(outputs) - 1} more)" if len(outputs) > 1 else ""
     return [
-        f"{real_output} already holds answers to this input, which this job does not use; to have them in another"
-        f" format: websim-batch export {real_output} -o {paths.output}"
-        for journal in sorted(found for folder in folders for found in folder.glob(f"*{JOURNAL_SUFFIX}"))
-        if (real_output := _output_of(journal, real)) is not None
+        f"{newest}{more} already holds answers to this input, which this job does not use; to have them in another"
+        f" format: websim-batch export {newest} -o {paths.output}"
+    ]
+
+
+def _unsent_model(settings: Settings, table: Table) -> list[str]:
+    """The websim service does not receive the model's name: said once, as a job begins that names one."""
+    is_named = settings.model is not None or "model" in table.renderer.used_columns
+    if settings.provider != "websim" or not is_named:
+        return []
+    return [
+        "the websim service does not receive the model's name: it decides between chat and image, and is kept in"
+        " the column request_model"
     ]
 
 
@@ -179,11 +204,16 @@ def noted_input(output: Path) -> Path | None:
 
 
 def _output_of(journal: Path, real_input: str) -> Path | None:
-    """The output beside `journal` if it answers `real_input`, else None."""
+    """The output beside `journal` if it holds real answers to `real_input`, else None."""
     try:
         with open_journal(journal, "read") as opened:
-            if opened.noted(_INPUT) != real_input or opened.is_sandbox:
+            if opened.noted(_INPUT) != real_input or opened.is_sandbox or not _has_answers(opened):
                 return None
     except UsageError:
         return None
     return journal.with_name(journal.name.removesuffix(JOURNAL_SUFFIX))
+
+
+def _has_answers(journal: Journal) -> bool:
+    counts = [orjson.loads(run.summary).get("counts", {}) for run in journal.runs()[-1:]]
+    return any(number for status, number in counts[0].items() if status != "pending") if counts else False

@@ -29,7 +29,7 @@ class Table:
 
     def rows(self) -> Iterator[list[PromptRow]]:
         """Every row with the cells that a request is made of, in batches."""
-        return self.source.rows(self.renderer.used_columns)
+        return self.source.rows(self.renderer.used_columns) if self.info.rows else iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,6 @@ def read_table(settings: Settings, source: Source, provider: Provider) -> Table:
     info = source.scan(problems, MOST_PROBLEMS)
     if problems:
         raise InputError(problems)
-    return Table(source, info, Renderer(settings, info.columns, provider.facts))
+    # A file with nothing in it, not even a header, is an empty table: no row is there to lack a prompt.
+    columns = info.columns if info.columns or info.rows else (settings.prompt_column,)
+    return Table(source, info, Renderer(settings, columns, provider.facts))

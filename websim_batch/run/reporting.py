@@ -39,7 +39,11 @@ class Reporter:
     @contextmanager
     def reporting(self, writer: JournalWriter[Any]) -> Iterator[None]:
         """Update the screen and the journal while the block runs."""
-        self._progress.start(self._prepared.counters.total)
+        prepared = self._prepared
+        self._progress.start(prepared.counters.total)
+        facts = {"run_id": prepared.run_id, "output": str(prepared.job.paths.output)}
+        told = f"run {prepared.run_id} of {prepared.counters.total:,} rows begins"
+        self._progress.log("debug", "start", told, **facts, rows=prepared.counters.total)
         task = asyncio.get_running_loop().create_task(self._report(writer))
         try:
             yield

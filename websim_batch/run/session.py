@@ -30,6 +30,7 @@ from websim_batch.retry import RetryPolicy
 from websim_batch.run.attempts import Attempts
 from websim_batch.run.feed import Feed, ResumeRule
 from websim_batch.run.finish import RunReport, finish
+from websim_batch.run.images import ImageFolder
 from websim_batch.run.opening import Job, open_job, resolve_paths
 from websim_batch.run.prepare import Endpoint, open_endpoint, open_input, read_table
 from websim_batch.run.reporting import Reporter
@@ -139,7 +140,7 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
             prepared.endpoint.provider,
             transport,
             prepared.endpoint.redact,
-            job.paths.images,
+            ImageFolder(job.paths.images),
             settings.idempotency_header,
         )
         engine = Engine(

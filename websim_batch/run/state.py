@@ -21,6 +21,10 @@ def status(output: Path) -> dict[str, Any]:
         summary["limited_by"] = throttle.get("text")
     else:
         summary.pop("eta_s", None)
+    if found.state == "stopped" and summary["exit_code"] is None:
+        summary["message"] = (
+            "the run ended without a word (killed, or the power went); the same command continues"
+        )
     summary["capacity_per_s"] = throttle.get("capacity_per_s")
     summary["closed_s"] = throttle.get("closed_s", 0.0)
     return summary

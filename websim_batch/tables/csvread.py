@@ -138,9 +138,11 @@ class CsvSource:
 
     def _ragged(self, found: ProblemList) -> Callable[[int, int, int, int], None]:
         def note(line: int, row: int, cells: int, width: int) -> None:
-            few = "quote cells that hold the separator" if cells > width else "fill in what is missing"
+            sign = repr(self.delimiter)
+            much = f"put the cell that holds {sign} in double quotes"
+            few = f"every row needs {width - 1} of {sign}, also where cells are empty"
             many = f"{cells} cell{'s' * (cells != 1)}"
-            message = f"the row has {many}, the header {width}; {few} ({self.delimiter!r})"
+            message = f"the row has {many}, the header {width}; {much if cells > width else few}"
             found.add("ragged_row", message, line, row)
 
         return note

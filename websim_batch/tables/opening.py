@@ -41,6 +41,8 @@ def column_names(path: Path, options: ReadOptions | None = None) -> Sequence[str
 
 
 def _open_path(path: Path, options: ReadOptions) -> Source:
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a table in it")
     kind, compression = format_of(path)
     file = InputFile(path, compression)
     if kind == "csv":
