@@ -60,8 +60,8 @@ class Rules:
 class Engine:
     """One run: feed it batches and it returns once every row has a durable result, or the run was stopped.
 
-    `attempt` makes one HTTP try of a request and returns its Reply; it raises nothing on purpose. `run` is the
-    journal's number of this run. `already_ok` is how many rows of the job succeeded in earlier runs.
+    `attempt` makes one HTTP try of a request and returns its Reply; a WebsimBatchError of it stops the run.
+    `run` is the journal's number of this run. `already_ok` is how many rows of the job succeeded in earlier runs.
     """
 
     def __init__(
@@ -226,13 +226,21 @@ class Engine:
             work, grant = job
             self._note_send(work, grant)
             with guard:
-                reply = await self._attempt(work.request)
+                reply = await self._tried(work.request)
             if guard.fault is not None:
                 reply = Reply(
                     Answer.PERMANENT, error_type="internal", message=guard.fault, delivery="unknown"
                 )
             self._in_flight -= 1
             self._on_reply(work, grant, reply)
+
+    async def _tried(self, request: Request) -> Reply:
+        """The outcome of one attempt; an answer that cannot be kept stops the run, and its row is left as it was."""
+        try:
+            return await self._attempt(request)
+        except WebsimBatchError as exc:
+            self.stop(stopped_by(exc))
+            return Reply(Answer.OUTAGE, error_type="internal", message=str(exc), delivery="unknown")
 
     def _note_send(self, work: Work, grant: Grant) -> None:
         work.throttled_s += grant.throttled_s

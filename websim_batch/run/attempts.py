@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from websim_batch.errors import TransportError
 from websim_batch.providers import Provider
 from websim_batch.records import Reply, Request
-from websim_batch.tables.save import atomic_write
+from websim_batch.run.images import ImageFolder
 from websim_batch.transport import Transport, reply_of_failure
 
 
 class Attempts:
-    """Makes attempts for the engine. `redact` takes secrets out of messages; images in bytes go to `images_folder`.
-
-    `images_folder` is made when the first image comes; `image_url` is then the image's path relative to its parent.
-    """
+    """Makes attempts for the engine. `redact` takes secrets out of messages; images in bytes go to `images`."""
 
     def __init__(
         self,
         provider: Provider,
         transport: Transport,
         redact: Callable[[str], str],
-        images_folder: Path,
+        images: ImageFolder,
         idempotency_header: str | None = None,
     ) -> None:
         self._provider = provider
         self._transport = transport
         self._redact = redact
-        self._images_folder = images_folder
+        self._images = images
         self._idempotency_header = idempotency_header
 
     async def __call__(self, request: Request) -> Reply:
-        """The outcome of one HTTP try; a failure to get an answer is a Reply too."""
+        """The outcome of one HTTP try; a failure to get an answer is a Reply too.
+
+        Raises DiskFullError, or UsageError, for an image that cannot be kept.
+        """
         wire = self._provider.build(request)
         # A generated id stays the same on every attempt of a row.
         request.project_id = wire.project_id
@@ -51,20 +48,5 @@ class Attempts:
         if reply.message is not None:
             reply.message = self._redact(reply.message)
         if reply.image_bytes is not None:
-            reply.image_url = await asyncio.to_thread(self._keep_image, reply.image_bytes)
+            reply.image_url = await self._images.keep(reply.image_bytes)
         return reply
-
-    def _keep_image(self, image: bytes) -> str:
-        """Write the image under the hash of its bytes, so that equal ones share a file and none is written over."""
-        self._images_folder.mkdir(exist_ok=True)
-        path = self._images_folder / f"{hashlib.blake2b(image, digest_size=16).hexdigest()}.{_suffix(image)}"
-        with atomic_write(path) as file:
-            file.write(image)
-        return f"{self._images_folder.name}/{path.name}"
-
-
-def _suffix(image: bytes) -> str:
-    """The usual suffix for an image, told by its first bytes."""
-    if image.startswith(b"\xff\xd8"):
-        return "jpg"
-    return "webp" if image[:4] == b"RIFF" and image[8:12] == b"WEBP" else "png"

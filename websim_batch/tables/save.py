@@ -16,15 +16,18 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, clears_leftovers: bool = True) -> Iterator[BinaryIO]:
     """A file to write whose content becomes `path` at the end, whole; after an error or kill the old stands.
 
-    Raises DiskFullError when the disk is full or fails, UsageError when the place cannot be written.
+    `clears_leftovers` looks through the folder for what a killed process left of this file; in a folder of many
+    files let `ready_folder` do that once. Raises DiskFullError when the disk is full or fails, UsageError when
+    the place cannot be written.
     """
     target = _real_target(path)
     part = _part_name(target)
     try:
-        _remove_stale_parts(target)
+        if clears_leftovers:
+            _remove_stale_parts(target.parent, _part_prefix(target))
         # 1 another name in the same folder; 2 write; 3 flush; 4 fsync; 5 close; 6 rename; 7 fsync the folder
         with _create(part, target) as file:
             yield file
@@ -37,6 +40,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def ready_folder(folder: Path) -> None:
+    """Make the folder, or rid it of what killed processes left in it; raises as `atomic_write`."""
+    try:
+        if not folder.is_dir():
+            folder.mkdir()
+            _sync_folder(folder.parent)
+        _remove_stale_parts(folder)
+    except OSError as exc:
+        raise _explained(exc, folder) from exc
 
 
 def require_writable(path: Path) -> None:
@@ -83,12 +97,11 @@ def _create(part: Path, target: Path) -> BinaryIO:
     return os.fdopen(fd, "wb", 1 << 18)
 
 
-def _remove_stale_parts(target: Path) -> None:
-    """Take away what killed processes left of this very file."""
-    prefix = _part_prefix(target)
-    for entry in target.parent.glob(".*.part"):
-        pid = entry.name.removeprefix(prefix).removesuffix(".part")
-        if entry.name.startswith(prefix) and pid.isdigit() and not _is_alive(int(pid)):
+def _remove_stale_parts(folder: Path, prefix: str | None = None) -> None:
+    """Take away what killed processes left of the file whose hidden names begin with `prefix`, or of any."""
+    for entry in folder.glob(".*.part"):
+        name, dot, pid = entry.name.removesuffix(".part").rpartition(".")
+        if prefix in (None, name + dot) and pid.isdigit() and not _is_alive(int(pid)):
             entry.unlink(missing_ok=True)
 
 
