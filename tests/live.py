@@ -56,7 +56,10 @@ class Running:
     ) -> None:
         if self._child.poll() is None:
             self._child.kill()
-            self._child.communicate()
+        for pipe in (self._child.stdout, self._child.stderr):
+            if pipe is not None:
+                pipe.close()
+        self._child.wait()
 
     @property
     def pid(self) -> int:

@@ -150,7 +150,9 @@ def test_ending_by_a_signal_before_anything_was_sent(
     """A signal while the input is still read: the code of the signal, no traceback, nothing sent."""
     with Sandbox() as sandbox:
         read, write = os.pipe()
-        prelude = "import websim_batch.run.session, sys; print('ready', file=sys.stderr, flush=True)"
+        prelude = (
+            "import sys; from websim_batch.run import session; print('ready', file=sys.stderr, flush=True)"
+        )
         command = ("run", "-", "-o", OUT, "--base-url", sandbox.base_url)
         with start(tmp_path, *command, prelude=prelude, stdin=read) as running:
             assert running.read_line() == "ready\n"
@@ -174,7 +176,7 @@ def _holds_input(pid: int) -> bool:
 
 SLOW_TABLE = """
 import sys, time
-import websim_batch.run.finish as finish
+from websim_batch.run import finish
 def write_output(*arguments):
     print("finishing", file=sys.stderr, flush=True)
     time.sleep(60)
@@ -210,7 +212,7 @@ def test_ending_by_a_signal_while_the_table_is_written(
 
 SLOW_ROWS = """
 import time
-import websim_batch.run.finish as finish
+from websim_batch.run import finish
 class Slow(finish._Tally):
     def __iter__(self):
         time.sleep(0.3)

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Final
 
@@ -119,9 +120,8 @@ class Transport:
         task = asyncio.current_task()
         assert task is not None, "send runs inside a task"
         cancelling, url = task.cancelling(), self._url(wire.url)
-        loop_time = self._loop.time
-        started = loop_time()
-        self._deadlines.start(task, started)
+        started = perf_counter()  # the loop's own clock goes in steps of a millisecond
+        self._deadlines.start(task, self._loop.time())
         try:
             response = await session.request(
                 method, url, data=body, headers=wire.headers, allow_redirects=False, proxy=self._proxy
@@ -130,12 +130,12 @@ class Transport:
         except asyncio.CancelledError:
             if not self._deadlines.has_expired(task) or task.uncancel() > cancelling:
                 raise
-            raise self._timed_out(body, loop_time() - started) from None
+            raise self._timed_out(body, perf_counter() - started) from None
         except foreign.ClientHttpProxyError as error:
-            return self._proxy_answer(error, wire.url, loop_time() - started)
+            return self._proxy_answer(error, wire.url, perf_counter() - started)
         except (aiohttp.ClientError, OSError) as error:
             failure = self._failure(error, body)
-            failure.elapsed_s = loop_time() - started
+            failure.elapsed_s = perf_counter() - started
             raise failure from error
         finally:
             self._deadlines.finish(task)
@@ -144,7 +144,7 @@ class Transport:
         if encoding:
             content = _decompressed(content, encoding)
         return WireResponse(
-            response.status, headers, content.data, loop_time() - started, wire.url, content.defect
+            response.status, headers, content.data, perf_counter() - started, wire.url, content.defect
         )
 
     def _new_session(self, request_class: type[aiohttp.ClientRequest]) -> aiohttp.ClientSession:

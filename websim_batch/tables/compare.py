@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _OURS = len(OUR_NAMES)
 _MOST_SHOWN = 200
+_MOST_TOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,15 @@ class Comparison:
         return not self.difference_count
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items()) or "no rows"
-        if not self.is_proven:
-            more = "" if self.difference_count == 1 else f" (and {self.difference_count - 1} more)"
-            return f"{self.output}: not as it should be: {self.differences[0]}{more}"
-        if self.input is None:
-            return f"{self.output}: {self.rows} rows, each with one status ({counts})"
-        return f"{self.output}: all {self.rows} rows of {self.input} once, in order, unchanged ({counts})"
+        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
+        counts = ", ".join(f"{count:,} {status}" for status, count in self.counts.items())
+        if self.is_proven:
+            proven = "each with one status" if self.input is None else "every input row once, in order, cells equal"
+            return f"{rows}: {counts}; {proven}" if counts else f"{rows}; {proven}"
+        number = self.difference_count
+        told = "; ".join(map(str, self.differences[:_MOST_TOLD]))
+        more = f"; and {number - _MOST_TOLD:,} more" if number > _MOST_TOLD else ""
+        return f"{self.output}: {number:,} difference{'' if number == 1 else 's'}: {told}{more}"
 
     def differ(self, message: str, row: int | None = None, column: str | None = None, most: int = 20) -> None:
         """Note one difference."""
