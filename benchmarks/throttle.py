@@ -11,6 +11,8 @@ Goodput is the ideal time for the rows over the time from the first send to the 
 after that is the server's own latency. `finish` counts to the last answer. 429s are counted by the server.
 """
 
+# ruff: noqa: E402 - the path to the simulator comes before its import
+
 from __future__ import annotations
 
 import argparse
@@ -22,7 +24,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -30,10 +32,12 @@ from typing import Any
 
 import aiohttp
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
 
-from tests.simulator.scenarios import SCENARIOS, Scenario
-from tests.simulator.servers import FAST, Server, Unlimited
+from simulator.scenarios import SCENARIOS, Scenario
+from simulator.servers import FAST, Server, Unlimited
+
 from websim_batch.records import Ceiling, RateHint
 from websim_batch.throttle import Signal, Throttle
 from websim_batch.throttle.signals import Grant
@@ -362,21 +366,25 @@ async def with_pause(job: Job, client: Client, seed: int) -> None:
 
 
 async def with_aimd(job: Job, client: Client, seed: int) -> None:
-    """One rate for all: from 1/s, 0.1/s more for each answer, half after a refusal; any number of tries."""
+    """One rate for all: from 1/s, 0.1/s more for each answer, half after a refusal, once for all that were
+    in flight then; as many tries as it takes.
+    """
     loop = asyncio.get_running_loop()
-    rate, next_at = 1.0, 0.0
+    rate, halved_at = 1.0, 0.0
+    turn = asyncio.Lock()
 
     async def work() -> bool:
-        nonlocal rate, next_at
+        nonlocal rate, halved_at
         while True:
-            at = max(next_at, loop.time())
-            next_at = at + 1 / rate
-            await asyncio.sleep(at - loop.time())
+            async with turn:
+                await asyncio.sleep(1 / rate)
+                sent_at = loop.time()
             met = await client.send()
             if met.kind == "accepted":
                 rate += 0.1
                 return True
-            rate = max(rate / 2, 0.005)
+            if sent_at >= halved_at:
+                rate, halved_at = max(rate / 2, 0.01), loop.time()
 
     await _workers(job, work)
 
@@ -414,15 +422,25 @@ class Bench:
     further: str = ""
 
 
-def _bench(name: str, scenario: str, speed: float = 20.0, further: str = "") -> Bench:
-    return Bench(name, SCENARIOS[scenario], speed, further)
+def _bench(name: str, scenario: str, speed: float = 10.0, further: str = "") -> Bench:
+    bounds = BOUNDS.get(name, {})
+    return Bench(name, replace(SCENARIOS[scenario], **bounds), speed, further)
+
+
+BOUNDS: dict[str, dict[str, Any]] = {
+    "1/min": {"goodput": (0.85, 0.75)},
+    "sliding log 500/60 s": {"goodput": (0.85, 0.75)},
+    "10 s ban that knocking extends": {"goodput": (0.55, 0.55)},
+    "user ceiling 60/min on 50/s": {"goodput": (0.93, 0.93)},
+}
+"""Where the table's bounds differ from those that the simulator holds."""
 
 
 BENCHES = [
     _bench("token bucket 10/s, burst 20", "bucket 10/s, LLM"),
-    _bench("token bucket 1/s, burst 5", "bucket 1/s, LLM"),
-    _bench("1/min", "1/min", 200.0),
-    _bench("fixed window 60/60 s", "window 60/60 s, LLM"),
+    _bench("token bucket 1/s, burst 5", "bucket 1/s, LLM", 20.0),
+    _bench("1/min", "1/min", 100.0),
+    _bench("fixed window 60/60 s", "window 60/60 s, LLM", 20.0),
     _bench("fixed window 500/60 s, Retry-After", "window 500/60 s, Retry-After", further="inside"),
     _bench("sliding log 500/60 s", "sliding log 500/60 s"),
     _bench("GCRA 5/s, depth 2", "GCRA 5/s, LLM"),
@@ -432,8 +450,8 @@ BENCHES = [
     _bench("capacity x 0.3 in the middle", "capacity x 0.3 in the middle"),
     _bench("capacity x 3 in the middle", "capacity x 3 in the middle"),
     _bench("60 s outage", "60 s outage", further="outage"),
-    _bench("10 s ban that knocking extends", "10 s ban", further="ban"),
-    _bench("user ceiling 60/min on 50/s", "ceiling 60/min", further="ceiling"),
+    _bench("10 s ban that knocking extends", "10 s ban, short job", further="ban"),
+    _bench("user ceiling 60/min on 50/s", "ceiling 60/min", 20.0, further="ceiling"),
 ]
 BENCHES_BY_NAME = {bench.name: bench for bench in BENCHES}
 UNLIMITED = [

@@ -266,7 +266,8 @@ class Server:
 
     `retry_after` makes of the right wait what is told (None: nothing). `outage` is [from, to):
     connections fail at once (`outage_kind` outage) or end in 503 (error). `error_share` of what is let in
-    fails. `refusal_s` is how long a refusal takes, `network_s` the most that the network adds each way.
+    fails. `refusal_s` is how long a refusal takes, a share of `late_refusals` takes 1 s; `network_s` is the
+    most that the network adds each way. `faster` is (from, latency): another latency from then on.
     """
 
     policy: Policy
@@ -278,6 +279,7 @@ class Server:
     outage_kind: Literal["outage", "error"] = "outage"
     error_share: float = 0.0
     refusal_s: float = 0.005
+    late_refusals: float = 0.0
     network_s: float = 0.02
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     served: int = 0
@@ -290,7 +292,8 @@ class Server:
         service_s = (self.latency if now < self.faster[0] else self.faster[1]).draw(self.rng)
         if not self.policy.admit(now, service_s):
             told_s = self.retry_after(max(self.policy.wait_s(now), 0.0))
-            return Answered("refused", self.refusal_s, told_s, self.hint(now))
+            after_s = 1.0 if self.rng.random() < self.late_refusals else self.refusal_s
+            return Answered("refused", after_s, told_s, self.hint(now))
         self.served, self.served_s = self.served + 1, self.served_s + service_s
         kind: Literal["accepted", "error"] = "error" if self.rng.random() < self.error_share else "accepted"
         return Answered(kind, service_s, None, self.hint(now))

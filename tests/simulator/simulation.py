@@ -1,4 +1,10 @@
-"""Drives a controller against a server model, event by event, and looks at the invariants at every step."""
+"""Drives a controller against a server model, event by event, and looks at the invariants at every step.
+
+I1 a closed window never holds more sends than the ceiling. I2 in flight never above the user's cap. I3, I4
+while the gate is closed nothing is sent, and half open only the one probe. I5 no row fails by rate limiting.
+I6 one cut per epoch. I7 sends = answers + refusals + errors + in flight. (I8, cancellation, is tested on the
+Throttle.)
+"""
 
 from __future__ import annotations
 
@@ -8,26 +14,27 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from math import ceil, inf
+from math import inf
 
-from tests.simulator.servers import Answered, Server
+from simulator.servers import Answered, Server
 from websim_batch.records import Ceiling
 from websim_batch.throttle.ceiling import CeilingLog
-from websim_batch.throttle.controller import Controller
+from websim_batch.throttle.controller import Controller, Phase
 from websim_batch.throttle.signals import Grant, Signal
+from websim_batch.throttle.throttle import limiter_depth
 
 
 class Pacer:
     """The arithmetic of the throttle's AsyncLimiter: a leaky bucket, rebuilt when the pace moved by 5 %."""
 
     def __init__(self) -> None:
-        self._pace, self._depth, self._level, self._last = inf, 1, 0.0, -inf
+        self._pace, self._depth, self._level, self._last = inf, 1.0, 0.0, -inf
 
     def next_at(self, now: float, pace: float) -> float:
         if pace == inf:
             return now
         if abs(pace / self._pace - 1) > 0.05 or self._pace == inf:
-            self._depth = max(1, ceil(pace / 100))
+            self._depth = limiter_depth(pace)
             self._level = max(0.0, self._depth - (now - self._last) * pace)
             self._pace, self._last = pace, now
         level = max(0.0, self._level - (now - self._last) * self._pace)
@@ -90,6 +97,7 @@ class Simulation:
         self.controller = controller or Controller(concurrency, random.Random(seed + 2))
         self.ceilings = list(ceilings)
         self.logs = [CeilingLog(c) for c in ceilings]
+        self.windows: list[deque[float]] = [deque() for _ in ceilings]
         self.ceiling_pace = min((log.pace_per_s for log in self.logs), default=inf)
         self.pacer = Pacer()
         self.backlog: deque[int] = deque(range(rows))
@@ -110,6 +118,7 @@ class Simulation:
     def run(self, limit_s: float = 1e6) -> Outcome:
         while self.finished < self.rows and self.now < limit_s:
             self._send_what_may_go()
+            assert len(self.sends) <= 20 * self.rows, "a storm: twenty sends for each row"
             at = self._next_send_at() if self.backlog else inf
             event_at = self.events[0][0] if self.events else inf
             assert min(at, event_at) < inf, "deadlock: nothing in flight and nothing may be sent"
@@ -139,6 +148,7 @@ class Simulation:
         self.pacer.take(self.now)
         for log in self.logs:
             log.record(self.now)
+        self._check_send()
         grant = self.controller.on_send(self.now)
         self.in_flight[grant] = row
         self.attempts[row] += 1
@@ -159,11 +169,13 @@ class Simulation:
         row = self.in_flight.pop(grant)
         is_fresh = row not in self.failed_before
         latency_s = self.now - grant.sent_at
+        epoch = self.controller.epoch
         self.controller.on_reply(
             self.now,
             grant,
             Signal(answered.kind, answered.retry_after_s, answered.rate_hint, is_fresh, latency_s),
         )
+        assert self.controller.epoch - epoch <= (grant.epoch == epoch)  # I6
         if answered.kind == "accepted":
             self.finished += 1
             self.last_finished = self.now
@@ -176,6 +188,16 @@ class Simulation:
             self.errors += 1
             self.backlog.append(row)
             self.failed_before.add(row)
+
+    def _check_send(self) -> None:
+        c = self.controller
+        is_open = c.phase in (Phase.RAMP, Phase.OPEN)
+        assert is_open or (c.phase is Phase.CLOSED and self.now >= c.closed_until)  # I3, I4
+        for ceiling, sends in zip(self.ceilings, self.windows, strict=True):  # I1
+            while sends and sends[0] < self.now - ceiling.window_s:
+                sends.popleft()
+            sends.append(self.now)
+            assert len(sends) <= ceiling.limit
 
     def _check(self) -> None:
         c = self.controller

@@ -13,8 +13,8 @@ One gate for all requests. Its states, and when a send may go (always: fewer tha
 
 RAMP       nothing refused yet: `ramp.py`.
 CLOSED     at `closed_until`. Cool-down, with s = failed probes in a row:
-           - Retry-After R: R * 2^s, plus 10 ms and up to 5 % of it (at most 1 s); never less. 4 s: 4.01 … 4.21
-           - without: max(1/G, 0.1) * 2^s, at most 60 s; 0.25 * 2^s while G is unknown. 10/s: 0.1, 0.2, 0.4
+           - Retry-After R: R * 2^s, plus 10 ms and up to 5 % of it (most 1 s); never less. 4 s: 4.01 … 4.21
+           - without: clip(1/G, 0.1, 5) * 2^s, at most 60 s; 0.25 * 2^s while G is unknown. 10/s: 0.1, 0.2
            - outage or errors: 2^s, at most 15 s.
 HALF_OPEN  the probe is out, nothing else may go. Refusals are fast and answers slow: a probe that is not
            refused within `max(0.1 s, 3 * the slowest refusal seen)` counts as accepted; after an outage only
@@ -42,6 +42,7 @@ PATIENCE_LEAST_S = 0.1
 REFUSAL_S_MOST = 10.0
 COOL_DOWN_UNKNOWN_S = 0.25
 COOL_DOWN_LEAST_S = 0.1
+COOL_DOWN_FIRST_MOST_S = 5.0
 COOL_DOWN_MOST_S = 60.0
 OUTAGE_MOST_S = 15.0
 ERRORS_TO_CLOSE = 5
@@ -221,7 +222,8 @@ class Controller:
             return wait_s + 0.01 + self._rng.uniform(0.0, min(0.05 * wait_s, 1.0))
         if self.capacity_per_s is None:
             return min(COOL_DOWN_UNKNOWN_S * growth, COOL_DOWN_MOST_S)
-        return min(max(1 / self.capacity_per_s, COOL_DOWN_LEAST_S) * growth, COOL_DOWN_MOST_S)
+        base_s = min(max(1 / self.capacity_per_s, COOL_DOWN_LEAST_S), COOL_DOWN_FIRST_MOST_S)
+        return min(base_s * growth, COOL_DOWN_MOST_S)
 
     def _failed_probes(self) -> int:
         return self._streak if self.phase is Phase.HALF_OPEN else 0

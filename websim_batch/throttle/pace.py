@@ -1,10 +1,10 @@
 """The server's capacity as measured, and how far above it we dare to send.
 
-Between two re-openings of the gate the server's store of permits is in the same state: it had just
-refused, and then let one through. So accepted / elapsed between them, closed time included, is its
-long-run capacity G, whatever it counts with. When G rose, it was an average over a climb, and the truth
-lies further up: G is raised once more by the same ratio, but not above the pace that was refused. 8/s
-after 7/s: 9.1/s.
+Between two re-openings of the gate the server's store of permits is in the same state: it had just refused,
+and then let one through. So accepted / elapsed between them, closed time included, is its long-run capacity
+G, whatever it counts with. Two corrections: when G rose, it was an average over a climb, and the truth lies
+further up: G is raised once more by the same ratio, but not above the pace that was refused (8/s after 7/s:
+9.1/s). And fewer than 5 accepted say little: they take G down to a quarter at most.
 
 From G on, the pace is held and then climbs; x is the time since the re-opening in units of the hold time H:
 
@@ -23,6 +23,8 @@ X_DOUBLES: float = 1 + 16 ** (1 / 3)
 HOLD_SHARE = 0.5
 HOLD_SENDS_LEAST = 5
 HOLD_SENDS_MOST = 100
+FEW = 5
+FALL = 4.0
 RISE = 1.03
 """A measurement this much above the last one is a rise and not noise."""
 
@@ -68,7 +70,10 @@ class Pace:
     def measure(self, accepted: int, elapsed_s: float, refused_pace_per_s: float | None) -> None:
         """Take the capacity from what was accepted between two re-openings."""
         measured = max(accepted, 1) / max(elapsed_s, 1e-3)
-        before, self.capacity_per_s = self.capacity_per_s, measured
+        before = self.capacity_per_s
+        if before is not None and accepted < FEW:
+            measured = max(measured, before / FALL)
+        self.capacity_per_s = measured
         if before is not None and refused_pace_per_s is not None and measured > RISE * before:
             self.capacity_per_s = max(measured, min(measured * measured / before, refused_pace_per_s))
         hold_sends = HOLD_SHARE * elapsed_s * measured

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from math import ceil, inf
+from math import inf
 
 from aiolimiter import AsyncLimiter
 
@@ -156,7 +156,7 @@ class Throttle:
         if pace == inf:
             self._limiter = None
         elif self._limiter is None or abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP:
-            depth = max(1, ceil(pace / 100))
+            depth = limiter_depth(pace)
             self._limiter, self._limiter_pace_per_s = AsyncLimiter(depth, depth / pace), pace
             await self._limiter.acquire(max(0.0, depth - (now - self._granted_at) * pace))
         return self._limiter
@@ -194,9 +194,19 @@ class Throttle:
             self._waker.set_result(None)
 
 
+def limiter_depth(pace_per_s: float) -> float:
+    """How many sends the limiter lets through at once: what falls due in 10 ms, at least one and a half.
+
+    At a depth of 1 a late timer is lost for ever (97/s at 100/s); half a send in hand makes up for it.
+    """
+    return max(1.5, pace_per_s / 100)
+
+
 def rate_text(per_s: float) -> str:
     """A rate in the unit that gives it a readable number: 9.8/s, 12/min, 3/h."""
-    for unit, seconds in (("s", 1), ("min", 60)):
-        if per_s * seconds >= 1:
-            return f"{per_s * seconds:.3g}/{unit}"
-    return f"{per_s * 3600:.3g}/h"
+    unit, seconds = next(
+        (unit for unit in (("s", 1), ("min", 60)) if per_s * unit[1] >= 1),
+        ("h", 3600),
+    )
+    rate = per_s * seconds
+    return f"{rate:.0f}/{unit}" if rate >= 100 else f"{rate:.3g}/{unit}"
