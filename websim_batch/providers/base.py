@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from websim_batch.providers.errortext import one_line
-from websim_batch.records import Answer, Kind, Reply, Request, WireRequest, WireResponse
+from websim_batch.records import Answer, Json, Kind, Reply, Request, WireRequest, WireResponse
 
 FieldType: TypeAlias = Literal["int", "number", "bool", "text", "json"]
 """What a request field's value must be: decides how the text of a CSV cell is read."""
@@ -22,8 +22,9 @@ class ProviderFacts:
 
     `models` is None where any name may be right; `known_fields` has the request fields per kind; with
     `takes_other_fields` others are sent as well (as JSON if they are, else as text). `aspect_ratios` is
-    None where any may be right, empty where the service has no such field. `sandbox_path` is where the stand-in
-    speaks this provider's routes, below its own base URL.
+    None where any may be right, empty where the service has no such field. `fixed_fields` may hold one value
+    alone, since one row has one answer. `sandbox_path` is where the stand-in speaks this provider's routes,
+    below its own base URL.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ProviderFacts:
     default_image_model: str | None = None
     aspect_ratios: tuple[str, ...] | None = None
     known_fields: Mapping[Kind, Mapping[str, FieldType]] = field(default_factory=dict)
+    fixed_fields: Mapping[str, Json] = field(default_factory=dict)
     requires_model: bool = False
     takes_other_fields: bool = False
     sandbox_path: str = ""

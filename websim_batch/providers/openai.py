@@ -69,6 +69,7 @@ FACTS = ProviderFacts(
     image_models=IMAGE_MODELS,
     aspect_ratios=(),
     known_fields=KNOWN_FIELDS,
+    fixed_fields={"n": 1, "stream": False},
     requires_model=True,
     takes_other_fields=True,
     sandbox_path="/v1",

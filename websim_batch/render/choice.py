@@ -8,6 +8,7 @@ from typing import Any
 from websim_batch.errors import UsageError
 from websim_batch.job.parse import nearest
 from websim_batch.job.settings import Settings
+from websim_batch.jsontext import dumps
 from websim_batch.providers import FieldType, ProviderFacts
 from websim_batch.records import Json, Kind
 from websim_batch.render.cells import BadCellError, field_of, is_empty
@@ -115,6 +116,7 @@ class FieldTypes:
 
     def __init__(self, settings: Settings, facts: ProviderFacts) -> None:
         self._known = facts.known_fields
+        self._fixed = facts.fixed_fields
         self._is_open = facts.takes_other_fields
         every = sorted({name for kind in KINDS for name in self._known.get(kind, {})})
         for flag, names in (("--field", settings.fields), ("--param", tuple(settings.params))):
@@ -129,7 +131,18 @@ class FieldTypes:
         mine = name in self._known.get(kind, {})
         return mine or (self._is_open and not any(name in fields for fields in self._known.values()))
 
-    def type_of(self, kind: Kind, name: str) -> FieldType | None:
+    def read(self, kind: Kind, name: str, cell: Any) -> Json:
+        """The field that a cell which is not empty makes; raises BadCellError."""
+        return self._allowed(name, field_of(cell, self._type_of(kind, name)))
+
+    def _allowed(self, name: str, value: Json) -> Json:
+        only = self._fixed.get(name, value)
+        if value != only:
+            said, wanted = (dumps(v).decode() for v in (value, only))
+            raise BadCellError("bad_field", f"holds {said}, but can only be {wanted}: one row has one answer")
+        return value
+
+    def _type_of(self, kind: Kind, name: str) -> FieldType | None:
         """The field's type; None where the provider does not tell it."""
         return self._known.get(kind, {}).get(name)
 
@@ -139,14 +152,13 @@ class FieldTypes:
         for name, value in sorted(settings.params.items()):
             if self.takes(kind, name):
                 try:
-                    found[name] = (
-                        value if value is None else field_of(value, self._param_type(kind, name, value))
-                    )
+                    found[name] = None if value is None else self._param(kind, name, value)
                 except BadCellError as exc:
                     raise UsageError(f"--param {name}: {exc}") from None
         return found
 
-    def _param_type(self, kind: Kind, name: str, value: Json) -> FieldType | None:
+    def _param(self, kind: Kind, name: str, value: Json) -> Json:
         """A parameter is JSON already, so a text stays one where any JSON may stand."""
-        wanted = self.type_of(kind, name)
-        return "text" if isinstance(value, str) and wanted in ("json", None) else wanted
+        wanted = self._type_of(kind, name)
+        is_text = isinstance(value, str) and wanted in ("json", None)
+        return self._allowed(name, field_of(value, "text" if is_text else wanted))

@@ -14,7 +14,7 @@ from websim_batch.job.parse import nearest
 from websim_batch.job.settings import Settings
 from websim_batch.providers import ProviderFacts
 from websim_batch.records import Json, Kind, Problem, PromptRow, Request
-from websim_batch.render.cells import BadCellError, field_of, is_empty, text_of
+from websim_batch.render.cells import BadCellError, is_empty, text_of
 from websim_batch.render.choice import Chooser, FieldTypes
 from websim_batch.render.columns import column_problems, roles_of
 from websim_batch.render.hashing import (
@@ -203,7 +203,7 @@ class Renderer:
         for name in self._settings.fields:
             value = cells.get(name)
             if not is_empty(value) and self._types.takes(kind, name):
-                read = partial(field_of, kind=self._types.type_of(kind, name))
+                read = partial(self._types.read, kind, name)
                 found = {**found, name: _in_column(name, read, value)}
         return found
 
