@@ -117,7 +117,7 @@ class Transport:
     async def _exchange(
         self, session: aiohttp.ClientSession, method: str, wire: WireRequest, body: _Body | _LargeBody | None
     ) -> WireResponse:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # without the loop it asks the system who we are
         assert task is not None, "send runs inside a task"
         cancelling, url = task.cancelling(), self._url(wire.url)
         started = perf_counter()  # the loop's own clock goes in steps of a millisecond

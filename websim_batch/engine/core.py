@@ -1,13 +1,13 @@
 """Sends rows through a pool of workers, each attempt granted by the throttle, each outcome journaled.
 
-    batches ──feeder──> Backlog ──turn (one grant a send)──> worker: one attempt ──> retry.decide
+    batches ──feeder──> Backlog ──dispatcher (one grant a send)──> worker: one attempt ──> retry.decide
                           ^                                                                  │
                           └───────────── again (front, or later) <───────────────────────────┤
                                                              journal writer, in groups <─────┘──> counted as done
 
 All state changes are synchronous and happen in the event loop's thread; what waits is the feeder (for the disk), the
-worker whose turn it is (for a row and for the throttle) and the others (for the network). Nothing here knows CSV, HTTP
-or TOML.
+dispatcher (for a row and for the throttle) and the workers (for the network). Where nothing binds, a worker takes its
+next row itself, without waiting for anyone. Nothing here knows CSV, HTTP or TOML.
 
 At a stop nothing new is sent; what is in flight may take the grace; then it is cancelled, and the ledger keeps its
 intent without an outcome: nobody knows whether it was paid for. Cancelling loses no row: whatever has no result is
@@ -19,9 +19,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from websim_batch.engine.alarms import Alarms
 from websim_batch.engine.backlog import Backlog
@@ -38,6 +39,8 @@ from websim_batch.records import Answer, Attempt, Reply, Request, Result, Status
 from websim_batch.retry import OFTEN_REFUSED, SUCCESS, Finish, RetryPolicy, RunFacts, Stop, Verdict, decide
 from websim_batch.throttle import Grant, Signal, Throttle
 from websim_batch.throttle.signals import SignalKind
+
+Job: TypeAlias = tuple[Work, Grant]
 
 _SIGNALS: dict[Answer, SignalKind] = {
     Answer.REFUSAL: "refused",
@@ -84,7 +87,7 @@ class Engine:
         self._suspects_in_a_row = 0
         self._accepted = 0
         self._backlog = Backlog()
-        self._turn = asyncio.Lock()
+        self._idle: deque[asyncio.Future[Job]] = deque()
         self._in_flight = 0
         self._open = 0  # rows and outcomes that are not durable yet
         self._often_refused = 0  # of them those that were refused while others were not
@@ -109,11 +112,11 @@ class Engine:
         self._writer = writer
         self._over = asyncio.Event()
         self._wants_rows = asyncio.Event()
-        self._has_armed = asyncio.Event()
+        self._has_work = asyncio.Event()
         if self._stop is not None:  # stopped before it began
             return self._stop
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._feed(batches))]
+            tasks = [group.create_task(self._feed(batches)), group.create_task(self._dispatch())]
             tasks += [group.create_task(self._work()) for _ in range(self._rules.concurrency)]
             await self._over.wait()
             for task in tasks:
@@ -193,37 +196,53 @@ class Engine:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    async def _next(self) -> tuple[Work, Grant] | None:
-        """The next row with its grant; None once the run stops.
-
-        One worker at a time has the turn, so grants are asked for in order. Where nothing binds, no worker waits for
-        another here: the turn is free and the grant is there at once.
-        """
-        backlog = self._backlog
-        async with self._turn:
-            while not backlog.armed:
-                await self._wait_armed()
+    async def _dispatch(self) -> None:
+        """Hand armed rows to idle workers, one grant of the throttle each, in order."""
+        while True:
+            while not (self._idle and self._backlog.armed):
+                await self._wait_for_work()
             grant = await self._throttle.acquire()
             if self._stop is not None:
                 self._throttle.release(grant)
-                return None
-            self._in_flight += 1
-            work = backlog.pop_armed()
+                return
+            self._hand_over(self._take(grant))
+            while self._idle and (job := self._take_now()) is not None:
+                self._hand_over(job)
+
+    async def _wait_for_work(self) -> None:
+        if self._idle and self._backlog.ahead:
+            self._lookahead.on_starved()
+            self._arm()
+        self._has_work.clear()
+        await self._has_work.wait()
+
+    def _hand_over(self, job: Job) -> None:
+        self._idle.popleft().set_result(job)
+
+    def _take_now(self) -> Job | None:
+        """The next row, if it may be sent without any waiting."""
+        if self._stop is not None or not self._backlog.armed:
+            return None
+        grant = self._throttle.try_acquire()
+        return None if grant is None else self._take(grant)
+
+    def _take(self, grant: Grant) -> Job:
+        self._in_flight += 1
+        work = self._backlog.pop_armed()
         self._arm()
         return work, grant
 
-    async def _wait_armed(self) -> None:
-        if self._backlog.ahead:
-            self._lookahead.on_starved()
-            self._arm()
-        self._has_armed.clear()
-        await self._has_armed.wait()
+    async def _wait_idle(self) -> Job:
+        idle: asyncio.Future[Job] = self._loop.create_future()
+        self._idle.append(idle)
+        self._has_work.set()
+        return await idle
 
     async def _work(self) -> None:
         """Make one attempt after another; whichever row comes next."""
         guard = Guard()
-        while (job := await self._next()) is not None:
-            work, grant = job
+        while True:
+            work, grant = self._take_now() or await self._wait_idle()
             self._note_send(work, grant)
             with guard:
                 reply = await self._tried(work.request)
@@ -382,7 +401,7 @@ class Engine:
                 self._open -= 1
                 self.counters.row_finished(token.result.status, token.result.error_type)
         if self._backlog.armed:
-            self._has_armed.set()
+            self._has_work.set()
         reason = too_many_failures(self.counters.failures, self._rules.max_failures)
         if reason is not None and self._stop is None:
             self.stop(reason)

@@ -54,16 +54,24 @@ class Throttle:
         self._is_paced = False  # the limiter has let the next send through
         self._granted_at = -inf
 
+    def try_acquire(self) -> Grant | None:
+        """A grant, if one can be had at once with no pace or ceiling to look at and nobody waiting; else None."""
+        if self._queued or self._logs:
+            return None
+        now = self._clock()
+        controller = self._controller
+        if controller.next_send_at(now) > now or controller.pace_per_s(now) is not None:
+            return None
+        return controller.on_send(now)
+
     async def acquire(self) -> Grant:
         """Wait until one request may be sent now; the caller sends it in the same turn of the loop.
 
         First come, first served. A cancelled wait takes nothing.
         """
+        if (at_once := self.try_acquire()) is not None:
+            return at_once
         now = self._clock()
-        controller = self._controller
-        is_first = not self._queued and not self._logs
-        if is_first and controller.next_send_at(now) <= now and controller.pace_per_s(now) is None:
-            return controller.on_send(now)
         self._queued += 1
         try:
             async with self._turn:
