@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import Ended, call, query, read_table, run, statuses, write_table
-from websim_batch.sandbox import Misbehaviour, Sandbox, SandboxOptions, Scripted
+from websim_batch.sandbox import Misbehaviour, Sandbox, Scripted
 
 JSON = {"Content-Type": "application/json"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -144,7 +144,7 @@ def small_files() -> Callable[[], None]:
 
 def test_an_image_that_finds_no_room_stops_the_run(tmp_path: Path) -> None:
     """Exit 4 `disk_full`; the row is pending, not failed, and the same command draws it."""
-    table = write_table(tmp_path / "in.csv", [["small"], ["large"]])
+    write_table(tmp_path / "in.csv", [["small"], ["large"]])
     images = {"small": PNG + b"s", "large": PNG + os.urandom(1 << 19)}
     plan = Misbehaviour(by_prompt={prompt: in_bytes(image) for prompt, image in images.items()})
     with Sandbox(misbehaviour=plan) as sandbox:
@@ -166,8 +166,6 @@ def test_an_image_that_finds_no_room_stops_the_run(tmp_path: Path) -> None:
 
 def test_the_stand_ins_pictures_are_real(table: Path) -> None:
     """`run --sandbox` with image bytes, by the command alone."""
-    options = SandboxOptions()
-    assert options.capacity is None
     ended = call(
         "run",
         table,
