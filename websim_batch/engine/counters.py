@@ -11,6 +11,7 @@ from websim_batch.records import STATUSES, Status
 
 _FIRST_MS = 0.1
 _STEP = 1.04
+_BUCKETS_PER_E = 1 / math.log(_STEP)
 _BUCKETS = 420  # up to 0.1 ms · 1.04^420 ≈ 1.4e6 ms, over twenty minutes
 
 
@@ -23,7 +24,7 @@ class LatencyHistogram:
 
     def add(self, latency_ms: float) -> None:
         """Count one latency in milliseconds."""
-        index = int(math.log(max(latency_ms, _FIRST_MS) / _FIRST_MS, _STEP))
+        index = int(math.log(max(latency_ms, _FIRST_MS) / _FIRST_MS) * _BUCKETS_PER_E)
         self.buckets[min(index, _BUCKETS)] += 1
         self.total += 1
 
