@@ -39,7 +39,9 @@ class Ramp:
     def on_send(self, now: float) -> None:
         """A request is sent; the clock's rate has grown since the last one."""
         if self._granted_at > -inf:
-            self._rate_per_s = min(self._rate_per_s * 2 ** ((now - self._granted_at) / self._doubling_s), 1e6)
+            # Under a ceiling of a few an hour, powers of the time between two sends leave what a float holds.
+            doublings = min((now - self._granted_at) / self._doubling_s, 60.0)
+            self._rate_per_s = min(self._rate_per_s * 2**doublings, 1e6)
         self._granted_at = now
 
     def on_accepted(self, latency_s: float, is_first: bool) -> None:
