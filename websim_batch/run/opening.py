@@ -21,7 +21,7 @@ from websim_batch.journal import Identity, Journal, open_journal, point_to, read
 from websim_batch.records import Problem
 from websim_batch.run.paths import JOURNAL_SUFFIX, Paths, paths_of
 from websim_batch.run.prepare import MOST_PROBLEMS, Table
-from websim_batch.tables import format_of, require_ours, require_writable
+from websim_batch.tables import format_of, require_ours, require_types, require_writable
 
 _ANSWER_SETTINGS = "answer_settings"
 _INPUT = "input"
@@ -69,6 +69,7 @@ def open_job(settings: Settings, table: Table, paths: Paths, stack: ExitStack) -
 
     Raises ForeignFileError, JournalError, DriftError, InputError (equal ids), UsageError.
     """
+    require_types(table.source, paths.output)
     _require_place(settings, paths)
     if settings.overwrite or not paths.journal.exists():
         # A table that is refused leaves no journal behind, and retires none.

@@ -22,7 +22,7 @@ from websim_batch.tables.base import (
     our_prefix,
 )
 from websim_batch.tables.opening import column_names, open_source
-from websim_batch.tables.output import is_ours, require_ours, write_output
+from websim_batch.tables.output import is_ours, require_ours, require_types, write_output
 from websim_batch.tables.save import atomic_write, require_writable
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "open_source",
     "our_prefix",
     "require_ours",
+    "require_types",
     "require_writable",
     "write_output",
 ]

@@ -47,6 +47,20 @@ def parquet_bytes(source: Source, cells: Iterator[OutputCells], spec: OutputSpec
     return file.getvalue()
 
 
+def require_types(source: Source, path: Path) -> None:
+    """Raise UsageError if the output at `path` cannot hold a type of the input's columns, before anything is paid."""
+    if format_of(path)[0] != "parquet" or source.format not in ("parquet", "arrow"):
+        return
+    from websim_batch.tables.parquetwrite import unwritable_columns
+
+    refused = unwritable_columns(source.arrow_schema())
+    if refused:
+        told = "; ".join(f"column {name!r}: {why}" for name, why in refused)
+        raise UsageError(
+            f"{path}: Parquet cannot hold the input as it is ({told}); write .jsonl or .csv instead"
+        )
+
+
 def is_ours(path: Path) -> bool:
     """Whether the table at `path` may be replaced: an output of ours, or a file of no bytes.
 
