@@ -81,11 +81,11 @@ def test_ending_by_sigkill(tmp_path: Path) -> None:
 )
 def test_ending_by_a_signal_drains(tmp_path: Path, number: signal.Signals, code: int, reason: str) -> None:
     """One SIGTERM or SIGINT: what is in flight is answered and kept, nothing is sent twice afterwards."""
-    prompts_table(tmp_path / "in.csv", 200)
-    with Sandbox(SandboxOptions(latency_ms=150)) as sandbox:
+    prompts_table(tmp_path / "in.csv", 100)
+    with Sandbox(SandboxOptions(latency_ms=120)) as sandbox:
         command = ("run", "in.csv", "-o", OUT, "--base-url", sandbox.base_url, "--json")
         with start(tmp_path, *command) as running:
-            wait_until(lambda: sandbox.status_count(200) >= 20)
+            wait_until(lambda: sandbox.status_count(200) >= 15)
             running.signal(number)
             ended = running.wait()
         answered = sandbox.stats()["by_status"]
@@ -94,10 +94,10 @@ def test_ending_by_a_signal_drains(tmp_path: Path, number: signal.Signals, code:
         assert "Traceback" not in ended.err
         assert "the same command continues" in ended.summary["message"]
         assert answered == {"200": ended.summary["counts"]["ok"]}
-        assert statuses(tmp_path / OUT) == {"ok": answered["200"], "pending": 200 - answered["200"]}
+        assert statuses(tmp_path / OUT) == {"ok": answered["200"], "pending": 100 - answered["200"]}
         assert ended.summary["may_be_paid"] == 0
-        finish_the_job(tmp_path, sandbox, 200)
-        assert sandbox.stats()["requests"] == 200
+        finish_the_job(tmp_path, sandbox, 100)
+        assert sandbox.stats()["requests"] == 100
 
 
 def test_ending_by_a_signal_waits_no_longer_than_the_grace(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def no_file_larger_than(size: int) -> object:
 
 def test_ending_by_a_full_disk_under_the_journal(tmp_path: Path) -> None:
     """Sending stops at once, everything finished is kept, and the run goes on when there is room again."""
-    prompts_table(tmp_path / "in.csv", 3000)
+    prompts_table(tmp_path / "in.csv", 1500)
     with Sandbox() as sandbox:
         command = ("run", "in.csv", "-o", OUT, "--base-url", sandbox.base_url, "--json")
         ended = run(tmp_path, *command, before=no_file_larger_than(300_000))
@@ -256,10 +256,10 @@ def test_ending_by_a_full_disk_under_the_journal(tmp_path: Path) -> None:
 
         assert (ended.code, ended.summary["exit_reason"]) == (4, "disk_full")
         assert "the journal cannot be written" in ended.summary["message"]
-        assert 0 < kept <= sent < 3000
+        assert 0 < kept <= sent < 1500
         assert sent - kept <= 16 + 256
-        finish_the_job(tmp_path, sandbox, 3000)
-        assert sandbox.stats()["requests"] <= 3000 + 16 + 256
+        finish_the_job(tmp_path, sandbox, 1500)
+        assert sandbox.stats()["requests"] <= 1500 + 16 + 256
 
 
 def test_ending_by_a_full_disk_under_the_output(tmp_path: Path) -> None:

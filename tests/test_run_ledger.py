@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.live import call, journal_of, prompts_table, query, read_table, start, wait_until, write_table
 from websim_batch.sandbox import SandboxOptions
 from websim_batch.sandbox.misbehaviour import Misbehaviour
 from websim_batch.sandbox.testing import Sandbox
-from websim_batch.throttle import Throttle
+from websim_batch.throttle import Grant, Signal, Throttle
 
 
 def test_requests_are_in_the_ledger_before_the_server_sees_them(tmp_path: Path) -> None:
@@ -108,27 +110,22 @@ Transport.send = spied
     assert (len(twins), len(set(twins))) == (2, 2)
 
 
-def test_the_throttle_is_asked_once_for_each_request(tmp_path: Path, monkeypatch: object) -> None:
-    """Grants given and not given back are as many as the server saw requests, retries and refusals included."""
-    given: list[object] = []
-    acquire, release = Throttle.acquire, Throttle.release
+def test_each_request_has_a_grant_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many grants are settled as the server saw requests, retries and refusals included, and each once."""
+    given: list[int] = []
+    kept: list[Grant] = []  # so that no two have the same id
+    settle = Throttle.settle
 
-    async def counted(self: Throttle) -> object:
-        grant = await acquire(self)
-        given.append(grant)
-        return grant
+    def counted(self: Throttle, grant: Grant, signal: Signal) -> None:
+        given.append(id(grant))
+        kept.append(grant)
+        settle(self, grant, signal)
 
-    def counted_back(self: Throttle, grant: object) -> None:
-        given.remove(grant)
-        release(self, grant)  # type: ignore[arg-type]
-
-    setattr_ = monkeypatch.setattr  # type: ignore[attr-defined]
-    setattr_(Throttle, "acquire", counted)
-    setattr_(Throttle, "release", counted_back)
+    monkeypatch.setattr(Throttle, "settle", counted)
     prompts_table(tmp_path / "in.csv", 60)
     options = SandboxOptions(capacity="40/s", burst=10, retry_after="seconds", fail_share=0.1, seed=3)
     with Sandbox(options) as sandbox:
         command = ("run", tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--base-url", sandbox.base_url)
         assert call(*command).code == 0
 
-        assert len(given) == sandbox.stats()["requests"] > 60
+        assert len(set(given)) == len(given) == sandbox.stats()["requests"] > 60
