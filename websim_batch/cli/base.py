@@ -11,7 +11,8 @@ import click
 from websim_batch import __version__
 
 HELP_WIDTH = 100
-SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
+HELP_NAMES = ["-h", "--help"]
+SETTINGS: dict[str, Any] = {"help_option_names": HELP_NAMES, "max_content_width": HELP_WIDTH}
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

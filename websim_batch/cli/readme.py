@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from websim_batch.cli import COMMANDS, cli
-from websim_batch.cli.base import HELP_WIDTH
+from websim_batch.cli.base import HELP_NAMES, HELP_WIDTH
 from websim_batch.job.options import BY_KEY, Option
 
 _PART = re.compile(r"(<!-- (help: ([\w-]+)|job keys) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -24,7 +24,9 @@ _PART = re.compile(r"(<!-- (help: ([\w-]+)|job keys) -->\n).*?(<!-- end -->)", r
 
 def help_text(name: str) -> str:
     """What `websim-batch NAME --help` prints at a fixed width; the group's own under `websim-batch`."""
-    with click.Context(cli, info_name="websim-batch", terminal_width=HELP_WIDTH) as top:
+    with click.Context(
+        cli, info_name="websim-batch", terminal_width=HELP_WIDTH, help_option_names=HELP_NAMES
+    ) as top:
         if name == cli.name:
             return cli.get_help(top)
         command = cli.get_command(top, name)
