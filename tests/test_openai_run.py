@@ -110,9 +110,12 @@ def test_messages_are_sent_as_given(tmp_path: Path) -> None:
     """Parts and roles pass through; the prompt becomes the last user message."""
     messages = [
         {"role": "developer", "content": "Be brief"},
-        {"role": "user", "content": [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "u"}}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {}}],
+        },
         {"role": "assistant", "content": "Yes?"},
-    ]  # fmt: skip
+    ]
     table = write_table(tmp_path / "in.csv", [["What is it?", json.dumps(messages)]], ("prompt", "messages"))
     with RawServer(lambda n: answer(OK)) as server:
         call(
@@ -242,18 +245,19 @@ def test_the_projects_id_travels_in_its_header(tmp_path: Path) -> None:
 
 # What answers become
 
+CUT, FILTERED, CALLED = "length", "content_filter", "tool_calls"
 TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 POLICY = "Your request was rejected by our safety system"
 
 # prompt -> the answer, and: status, error type, HTTP status, requests, finish reason
 ENDS: dict[str, tuple[Scripted, tuple[str, str, str, str, str]]] = {
-    "cut by length": (chosen({"content": "as far as"}, "length"), ("ok", "", "200", "1", "length")),
-    "a tool": (chosen({"content": None, "tool_calls": [TOOL_CALL]}, "tool_calls"), ("ok", "", "200", "1", "tool_calls")),
-    "filtered": (chosen({"content": "so"}, "content_filter"), ("refused", "content_policy", "200", "1", "content_filter")),
+    "cut by length": (chosen({"content": "as far as"}, CUT), ("ok", "", "200", "1", CUT)),
+    "a tool": (chosen({"content": None, "tool_calls": [TOOL_CALL]}, CALLED), ("ok", "", "200", "1", CALLED)),
+    "filtered": (chosen({"content": "so"}, FILTERED), ("refused", "content_policy", "200", "1", FILTERED)),
     "refusal": (chosen({"content": None, "refusal": "I will not"}), ("refused", "content_policy", "200", "1", "stop")),
     "no choices": (said(200, {"choices": []}), ("invalid", "bad_response", "200", "2", "")),
     "null content": (chosen({"content": None}), ("invalid", "bad_response", "200", "2", "stop")),
-    "all thought": (chosen({"content": ""}, "length"), ("invalid", "bad_response", "200", "2", "length")),
+    "all thought": (chosen({"content": ""}, CUT), ("invalid", "bad_response", "200", "2", CUT)),
     "error in 200": (said(200, {"error": {"message": "no"}}), ("invalid", "bad_response", "200", "2", "")),
     "too long": (failed(400, "context_length_exceeded"), ("failed", "context_length", "400", "1", "")),
     "policy": (failed(400, "content_policy_violation"), ("refused", "content_policy", "400", "1", "")),
