@@ -170,7 +170,15 @@ async def _serve(pipe: Connection) -> None:
     loop = asyncio.get_running_loop()
     hosts: dict[int, Host] = {}
     wishes: asyncio.Queue[Any] = asyncio.Queue()
-    loop.add_reader(pipe.fileno(), lambda: wishes.put_nowait(pipe.recv()))
+
+    def read() -> None:
+        try:
+            wishes.put_nowait(pipe.recv())
+        except EOFError:  # the client is gone
+            loop.remove_reader(pipe.fileno())
+            wishes.put_nowait(None)
+
+    loop.add_reader(pipe.fileno(), read)
     while (wish := await wishes.get()) is not None:
         if isinstance(wish, int):
             host = hosts[wish]
@@ -245,7 +253,7 @@ class Client:
                 await response.read()
         except aiohttp.ClientConnectorError:
             return Met("outage", None, None, self._clock() - began)
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, OSError):
             return Met("error", None, None, self._clock() - began)
         kind = {200: "accepted", 429: "refused"}.get(response.status, "error")
         told, rate = response.headers.get("Retry-After"), response.headers.get("X-Rate")
@@ -430,10 +438,10 @@ def _bench(name: str, scenario: str, speed: float = 10.0, further: str = "") -> 
 BOUNDS: dict[str, dict[str, Any]] = {
     "1/min": {"goodput": (0.85, 0.75)},
     "sliding log 500/60 s": {"goodput": (0.85, 0.75)},
-    "10 s ban that knocking extends": {"goodput": (0.55, 0.55)},
+    "10 s ban that knocking extends": {"goodput": (0.55, 0.55), "rows": 1250},
     "user ceiling 60/min on 50/s": {"goodput": (0.93, 0.93)},
 }
-"""Where the table's bounds differ from those that the simulator holds."""
+"""Where the table's line differs from the simulator's scenario."""
 
 
 BENCHES = [
@@ -451,7 +459,7 @@ BENCHES = [
     _bench("capacity x 3 in the middle", "capacity x 3 in the middle"),
     _bench("60 s outage", "60 s outage", further="outage"),
     _bench("10 s ban that knocking extends", "10 s ban, short job", further="ban"),
-    _bench("user ceiling 60/min on 50/s", "ceiling 60/min", 20.0, further="ceiling"),
+    _bench("user ceiling 60/min on 50/s", "ceiling 60/min", 5.0, further="ceiling"),
 ]
 BENCHES_BY_NAME = {bench.name: bench for bench in BENCHES}
 UNLIMITED = [
@@ -492,8 +500,9 @@ async def one_run(servers: Servers, bench: Bench, strategy: str, seed: int) -> F
     if scenario.ceilings:
         ideal_s = scenario.rows / (scenario.ceilings[0].limit / scenario.ceilings[0].window_s)
     share = job.finished / job.rows
+    counted_s = elapsed_s if job.failed else tally.admitted_at  # who gave rows up was busy to the end
     return Figures(
-        share * ideal_s / max(tally.admitted_at, 1e-9),
+        share * ideal_s / max(counted_s, 1e-9),
         share * ideal_s / elapsed_s,
         tally.refused / job.rows,
         _further(bench, job, tally),

@@ -3,8 +3,8 @@
 Between two re-openings of the gate the server's store of permits is in the same state: it had just refused,
 and then let one through. So accepted / elapsed between them, closed time included, is its long-run capacity
 G, whatever it counts with. Two corrections: when G rose, it was an average over a climb, and the truth lies
-further up: G is raised once more by the same ratio, but not above the pace that was refused (8/s after 7/s:
-9.1/s). And fewer than 5 accepted say little: they take G down to a quarter at most.
+further up: G is raised once more by the same ratio, at most 1.5 and not above the pace that was refused
+(8/s after 7/s: 9.1/s). And fewer than 5 accepted say little: they take G down to a quarter at most.
 
 From G on, the pace is held and then climbs; x is the time since the re-opening in units of the hold time H:
 
@@ -12,21 +12,23 @@ From G on, the pace is held and then climbs; x is the time since the re-opening 
     1 < x <= X    pace = G * (1 + 0.05 (x - 1)^3)      X = 1 + 16^(1/3) = 3.52, where it reaches 1.8 G
     x > X         pace = G * 1.8 * 2^(x - X)
 
-H is half the time that G was measured over, but no less than 5 sends and no more than 100 sends at G: who
+H is 0.6 of the time that G was measured over, but no less than 5 sends and no more than 100 sends at G: who
 knows little tries soon, who knows much rests long, and all of it scales from 1/min to 2000/s. G = 10/s
-over 4 s: H = 2 s.
+over 5 s: H = 3 s.
 """
 
 from __future__ import annotations
 
 X_DOUBLES: float = 1 + 16 ** (1 / 3)
-HOLD_SHARE = 0.5
+HOLD_SHARE = 0.6
 HOLD_SENDS_LEAST = 5
 HOLD_SENDS_MOST = 100
 FEW = 5
 FALL = 4.0
 RISE = 1.03
 """A measurement this much above the last one is a rise and not noise."""
+RISE_MOST = 1.5
+"""No rise is continued by more: where refusals are slow, the two would chase each other."""
 
 
 def climb(x: float) -> float:
@@ -75,6 +77,8 @@ class Pace:
             measured = max(measured, before / FALL)
         self.capacity_per_s = measured
         if before is not None and refused_pace_per_s is not None and measured > RISE * before:
-            self.capacity_per_s = max(measured, min(measured * measured / before, refused_pace_per_s))
+            self.capacity_per_s = max(
+                measured, min(measured * min(measured / before, RISE_MOST), refused_pace_per_s)
+            )
         hold_sends = HOLD_SHARE * elapsed_s * measured
         self._hold_s = min(max(hold_sends, HOLD_SENDS_LEAST), HOLD_SENDS_MOST) / measured
