@@ -461,10 +461,14 @@ def test_ending_with_a_fault_of_ours_in_the_writer(tmp_path: Path) -> None:
 
 CLOCK_SET_BACK = """
 import time
-real_time, real_time_ns, calls = time.time, time.time_ns, []
+from websim_batch.providers import websim
+real_time, real_time_ns, parse, answers = time.time, time.time_ns, websim.WebsimProvider.parse, []
+def counted(self, *arguments):
+    answers.append(1)
+    return parse(self, *arguments)
 def shift():
-    calls.append(1)
-    return 3600 * (len(calls) > 2)
+    return 3600 * (len(answers) > 5)
+websim.WebsimProvider.parse = counted
 time.time = lambda: real_time() - shift()
 time.time_ns = lambda: real_time_ns() - shift() * 10**9
 """
@@ -473,7 +477,7 @@ time.time_ns = lambda: real_time_ns() - shift() * 10**9
 def test_ending_with_the_wall_clock_set_back(tmp_path: Path) -> None:
     """An hour back in the middle of a run: no row ends before it began, no wait gets longer, all is finished."""
     prompts_table(tmp_path / "in.csv", 15)
-    options = SandboxOptions(capacity="50/s", burst=5, retry_after="date")
+    options = SandboxOptions(capacity="50/s", burst=5, retry_after="date", latency_ms=30)
     with Sandbox(options) as sandbox:
         command = ("run", "in.csv", "-o", OUT, "--base-url", sandbox.base_url, "--json")
         ended = run(tmp_path, *command, prelude=CLOCK_SET_BACK)

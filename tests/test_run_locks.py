@@ -66,6 +66,8 @@ def test_a_link_and_its_target_are_one_job(tmp_path: Path) -> None:
 
         assert sandbox.stats()["requests"] == 5
     assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv.run.json").exists()
+    assert not list(tmp_path.glob("link.csv.*"))
     assert call("status", tmp_path / "link.csv", "--json").summary["counts"] == {"ok": 5}
     assert call("verify", tmp_path / "link.csv", tmp_path / "in.csv").code == 0
 
