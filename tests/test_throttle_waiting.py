@@ -157,6 +157,34 @@ def test_the_fast_path_does_not_suspend() -> None:
     run(main())
 
 
+def test_trying_overtakes_nobody() -> None:
+    """try_acquire gives nothing while someone waits, while a ceiling has to be looked at, or while paced."""
+
+    async def main() -> list[bool]:
+        free, narrow, ceiled, paced = make(), make(concurrency=1), make(Ceiling(60, 60.0)), make(found=9.0)
+        await narrow.acquire()
+        waiter = asyncio.create_task(narrow.acquire())
+        await asyncio.sleep(0)
+        tried = [throttle.try_acquire() is not None for throttle in (free, narrow, ceiled, paced)]
+        waiter.cancel()
+        return tried
+
+    assert run(main()) == [True, False, False, False]
+
+
+def test_a_ceiling_of_one_an_hour_is_survived() -> None:
+    """The ramp's clock does not overflow over waits of hours."""
+
+    async def main() -> float:
+        throttle = make(Ceiling(1, 3600.0))
+        for _ in range(4):
+            grant = await throttle.acquire()
+            throttle.settle(grant, ACCEPTED)
+        return grant.sent_at
+
+    assert run(main()) == pytest.approx(3 * 3603.6, rel=0.01)
+
+
 def test_first_come_first_served() -> None:
     """Waiters get their grants in the order in which they asked, and newcomers do not overtake."""
 
