@@ -272,13 +272,13 @@ def test_a_wait_beyond_the_deadline_or_an_hour_stops_the_run(
         )
 
 
-def test_a_probes_error_is_free_for_a_bounded_while() -> None:
-    """It tells of an outage, not of its row; but a row that is always ill does not probe without end."""
+def test_a_probes_error_is_an_attempt_like_any_other() -> None:
+    """`--max-attempts` is how often the server sees a row, whoever was chosen to test a closed gate."""
     probe = replace(GOING_WELL, is_probe=True)
 
     verdicts = after([(BROKEN, probe)] * 100)
 
-    assert len(verdicts) == POLICY.max_free_probes + POLICY.max_attempts
+    assert len(verdicts) == POLICY.max_attempts
 
 
 def test_the_decision_is_pure() -> None:

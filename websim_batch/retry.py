@@ -27,7 +27,6 @@ class RetryPolicy:
     max_invalid: int = 2
     max_refusals_alone: int = 8
     max_probes_in_front: int = 2
-    max_free_probes: int = 8
     longest_wait_s: float = 3600.0
 
 
@@ -36,8 +35,7 @@ class RowHistory:
     """What was seen of one row so far.
 
     `attempts` are those charged. `refusals` are those that were its own: some other request was accepted since the
-    row's refusal before; `accepted_then` is how many of the run had been accepted at the last one. `free_probes`
-    are errors as a probe that were not charged.
+    row's refusal before; `accepted_then` is how many of the run had been accepted at the last one.
     """
 
     attempts: int = 0
@@ -45,7 +43,6 @@ class RowHistory:
     refusals: int = 0
     accepted_then: int = -1
     probes_refused: int = 0
-    free_probes: int = 0
 
 
 OFTEN_REFUSED = 2
@@ -167,7 +164,7 @@ def _after_refusal(policy: RetryPolicy, history: RowHistory, reply: Reply, run: 
 def _after_error(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> Verdict:
     if _is_put_off(policy, reply, run):
         return Stop(_deferred(reply, run), "deferred")
-    charged = _charge(policy, history, reply, run)
+    charged = replace(history, attempts=history.attempts + is_charged(reply))
     if charged.attempts >= policy.max_attempts:
         return Finish("failed", reply.error_type, reply.message)
     return Again(_delay_s(policy, charged, reply, run), "transient", "back", charged)
@@ -178,18 +175,6 @@ def _after_invalid(policy: RetryPolicy, history: RowHistory, reply: Reply, run: 
     if history.invalid >= policy.max_invalid or history.attempts >= policy.max_attempts:
         return Finish("invalid", reply.error_type, reply.message)
     return Again(_delay_s(policy, history, reply, run), "invalid", "back", history)
-
-
-def _charge(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> RowHistory:
-    """The history with one more attempt.
-
-    Once the service was seen to work, a probe's error tells of an outage, not of its row: a few are free.
-    """
-    if not is_charged(reply):
-        return history
-    if run.is_probe and run.accepted and history.free_probes < policy.max_free_probes:
-        return replace(history, free_probes=history.free_probes + 1)
-    return replace(history, attempts=history.attempts + 1)
 
 
 def _delay_s(policy: RetryPolicy, history: RowHistory, reply: Reply, run: RunFacts) -> float:

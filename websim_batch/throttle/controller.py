@@ -150,7 +150,7 @@ class Controller:
         self.sends -= 1
         self._let_in -= 1
         if grant is self._probe:
-            self.phase, self._probe = Phase.CLOSED, None
+            self._probe_again()
 
     def on_reply(self, now: float, grant: Grant, signal: Signal) -> None:
         """The grant's request met `signal`."""
@@ -197,6 +197,9 @@ class Controller:
         if grant.epoch < self.epoch:
             return
         is_outage = signal.kind == "outage"
+        if grant is self._probe and not is_outage and not signal.is_fresh_row:
+            self._probe_again()
+            return
         self._error_run += signal.is_fresh_row
         is_long_run = self._error_run >= ERRORS_TO_CLOSE and self.answers > 0
         if is_outage or is_long_run or grant is self._probe:
@@ -224,6 +227,10 @@ class Controller:
             return min(COOL_DOWN_UNKNOWN_S * growth, COOL_DOWN_MOST_S)
         base_s = min(max(1 / self.capacity_per_s, COOL_DOWN_LEAST_S), COOL_DOWN_FIRST_MOST_S)
         return min(base_s * growth, COOL_DOWN_MOST_S)
+
+    def _probe_again(self) -> None:
+        """The probe told nothing (never sent; or its row failed before): the next send is one, without a wait."""
+        self.phase, self._probe = Phase.CLOSED, None
 
     def _failed_probes(self) -> int:
         return self._streak if self.phase is Phase.HALF_OPEN else 0
