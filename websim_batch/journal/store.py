@@ -160,6 +160,15 @@ class Journal:
         with plain_words(self.path):
             yield from reading.attempts(self._db)
 
+    def recent_sends(self, since_us: int) -> list[tuple[int, int | None, int]]:
+        """(started_us, elapsed_us, run) of requests sent since then; those without an outcome, whenever it was."""
+        query = (
+            "SELECT started_us, elapsed_us, run FROM requests "
+            "WHERE delivery <> 'not_sent' AND (started_us >= ? OR elapsed_us IS NULL)"
+        )
+        with plain_words(self.path):
+            return self._db.execute(query, (since_us,)).fetchall()
+
     def ledger(self, run: int | None = None) -> LedgerFacts:
         """Counts of the ledger, of one run or of all."""
         with plain_words(self.path):

@@ -28,6 +28,7 @@ from websim_batch.providers import get_provider
 from websim_batch.records import StopReason
 from websim_batch.retry import RetryPolicy
 from websim_batch.run.attempts import Attempts
+from websim_batch.run.earlier import earlier_sends
 from websim_batch.run.feed import Feed, ResumeRule
 from websim_batch.run.finish import RunReport, finish
 from websim_batch.run.images import ImageFolder
@@ -135,6 +136,8 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
     settings, job = prepared.settings, prepared.job
     loop = asyncio.get_running_loop()
     throttle = Throttle(settings.rate, settings.concurrency)
+    if settings.rate:
+        throttle.remember(earlier_sends(job.journal, 1.001 * max(c.window_s for c in settings.rate) + 0.025))
     async with Transport(_transport_settings(prepared)) as transport:
         attempts = Attempts(
             prepared.endpoint.provider,
