@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.live import Ended, call, query, read_table, run, statuses, write_table
+from websim_batch.run.images import ImageFolder
 from websim_batch.sandbox import Misbehaviour, Sandbox, Scripted
 
 JSON = {"Content-Type": "application/json"}
@@ -20,10 +23,10 @@ JPEG = b"\xff\xd8\xff\xe0"
 WEBP = b"RIFF\x04\x00\x00\x00WEBP"
 
 
-def in_bytes(image: bytes, delay_s: float = 0.0) -> Scripted:
+def in_bytes(image: bytes) -> Scripted:
     """An answer that holds the image itself."""
     body = {"data": [{"b64_json": base64.b64encode(image).decode()}]}
-    return Scripted(200, json.dumps(body).encode(), JSON, delay_s=delay_s)
+    return Scripted(200, json.dumps(body).encode(), JSON)
 
 
 def draw(sandbox: Sandbox, table: Path, *more: object) -> Ended:
@@ -80,18 +83,37 @@ def test_an_image_in_bytes_is_a_file_beside_the_output(table: Path) -> None:
 
 
 def test_equal_images_share_a_file(tmp_path: Path) -> None:
-    """Also while many of them arrive at the same time: each is whole, and nothing else is left in the folder."""
-    table = write_table(tmp_path / "in.csv", ([f"{number}"] for number in range(200)))
-    images = [PNG + os.urandom(300_000), JPEG + os.urandom(300_000), WEBP + os.urandom(300_000)]
-    plan = Misbehaviour(script=lambda prompt, attempt: in_bytes(images[int(prompt) % 3], delay_s=0.02))
+    """One for each picture, however many rows show it, named by its kind; nothing else is left in the folder."""
+    table = write_table(tmp_path / "in.csv", ([f"{number}"] for number in range(60)))
+    images = [PNG + os.urandom(100_000), JPEG + os.urandom(100_000), WEBP + os.urandom(100_000)]
+    plan = Misbehaviour(script=lambda prompt, attempt: in_bytes(images[int(prompt) % 3]))
     with Sandbox(misbehaviour=plan) as sandbox:
-        ended = draw(sandbox, table, "--concurrency", 32)
+        ended = draw(sandbox, table)
 
     rows = read_table(tmp_path / "out.csv")
-    assert (ended.code, ended.summary["counts"]) == (0, {"ok": 200})
+    assert (ended.code, ended.summary["counts"]) == (0, {"ok": 60})
     assert all((tmp_path / row["image_url"]).read_bytes() == images[int(row["prompt"]) % 3] for row in rows)
     assert sorted(Path(row["image_url"]).suffix for row in rows[:3]) == [".jpg", ".png", ".webp"]
     assert len(files_of(tmp_path / "out.csv.images")) == 3
+
+
+def test_equal_images_at_the_same_time_are_each_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told the path finds the whole image there at once, also on a disk that takes its time."""
+    images = [PNG + os.urandom(9_999), JPEG + os.urandom(9_999)]
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (time.sleep(0.02), fsync(file)))
+    folder = ImageFolder(tmp_path / "x.images")
+
+    async def keep(image: bytes) -> bool:
+        return (tmp_path / await folder.keep(image)).read_bytes() == image
+
+    async def keep_all() -> list[bool]:
+        return await asyncio.gather(*(keep(image) for image in images * 20))
+
+    assert asyncio.run(keep_all()) == [True] * 40
+    assert len(files_of(tmp_path / "x.images")) == 2
 
 
 def test_images_survive_a_resume(tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_an_endpoint_that_refuses_everything_stops_the_run(
     """Exit 5 after at most max(3, concurrency) requests; every row stays pending."""
     table = prompts_table(tmp_path / "in.csv", 50)
     with Sandbox(misbehaviour=Misbehaviour(every=script)) as sandbox:
-        ended = ask(sandbox, table, "--concurrency", 4)
+        ended = ask(sandbox, table, "--concurrency", 4, "--give-up-after", 5)
 
         assert sandbox.stats()["requests"] <= 4
     assert (ended.code, ended.summary["exit_reason"]) == (5, reason)
