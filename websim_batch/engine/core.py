@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from websim_batch.engine.alarms import Alarms
 from websim_batch.engine.backlog import Backlog
-from websim_batch.engine.counters import Counters
+from websim_batch.engine.counters import FAILURES, Counters
 from websim_batch.engine.guard import Guard
 from websim_batch.engine.lookahead import COMMIT_WINDOW_ROWS, Lookahead
 from websim_batch.engine.stops import GiveUp, journal_lost, stopped_by, too_many_failures, weightier
@@ -167,6 +167,7 @@ class Engine:
             self._open += len(batch.work) + len(batch.settled)
             for settled in batch.settled:
                 self._writer.finish(settled.result, settled.key, settled.cells, settled)
+                self._note_end(settled.result.status)
             for work in batch.work:
                 self._backlog.append(work)
             self._arm()
@@ -337,6 +338,7 @@ class Engine:
             self._often_refused -= was_often
             result = self._result(work, reply, verdict.status, verdict.error_type, verdict.message)
             self._writer.settle(attempt, result, Settled(result, None))
+            self._note_end(verdict.status)
             return
         if isinstance(verdict, Stop):
             self._settle_stop(work, reply, attempt, verdict)
@@ -352,6 +354,13 @@ class Engine:
             self._backlog.put_later(work, now + verdict.delay_s)
             self._set_due_alarm()
         self._arm()
+
+    def _note_end(self, status: Status) -> None:
+        """A row has its outcome: enough of them may have failed, whether they are durable yet or not."""
+        self.counters.failures += status in FAILURES
+        reason = too_many_failures(self.counters.failures, self._rules.max_failures)
+        if reason is not None and self._stop is None:
+            self.stop(reason)
 
     def _settle_stop(self, work: Work, reply: Reply, attempt: Attempt, verdict: Stop) -> None:
         """The row that ends the run stays pending, or is `deferred` where the server put it off."""
@@ -402,9 +411,6 @@ class Engine:
                 self.counters.row_finished(token.result.status, token.result.error_type)
         if self._backlog.armed:
             self._has_work.set()
-        reason = too_many_failures(self.counters.failures, self._rules.max_failures)
-        if reason is not None and self._stop is None:
-            self.stop(reason)
         self._end_if_done()
 
     def on_error(self, exc: BaseException) -> None:

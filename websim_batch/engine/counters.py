@@ -40,6 +40,10 @@ class LatencyHistogram:
         return None
 
 
+FAILURES: frozenset[Status] = frozenset({"failed", "invalid", "refused"})
+"""Statuses of rows that count for `--max-failures`."""
+
+
 @dataclass(slots=True)
 class Counters:
     """The counts of one run; rows are counted by status once their result is durable.
@@ -73,8 +77,6 @@ class Counters:
         if error_type is not None:
             self.errors[error_type] += 1
         self.finished += 1
-        if status in ("failed", "invalid", "refused"):
-            self.failures += 1
 
     def by_status(self) -> dict[Status, int]:
         """Rows by status, `pending` for all that are not finished; statuses without rows are left out."""

@@ -13,7 +13,7 @@ from websim_batch.journal import reading
 from websim_batch.journal.faults import plain_words
 from websim_batch.journal.opening import Mode, open_database
 from websim_batch.journal.reading import Known, Placed
-from websim_batch.records import Attempt, OutputCells
+from websim_batch.records import Attempt, OutputCells, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,12 @@ class Journal:
         """The whole ledger, by row and number."""
         with plain_words(self.path):
             yield from reading.attempts(self._db)
+
+    def outcomes(self) -> dict[tuple[Status, str | None], int]:
+        """Rows with a result, by status and error type; reads the whole table of results."""
+        query = "SELECT status, error_type, count(*) FROM results GROUP BY status, error_type"
+        with plain_words(self.path):
+            return {(status, kind): rows for status, kind, rows in self._db.execute(query)}
 
     def recent_sends(self, since_us: int) -> list[tuple[int, int | None, int]]:
         """(started_us, elapsed_us, run) of requests sent since then; those without an outcome, whenever it was."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from websim_batch.journal import read_status
+from websim_batch.journal import open_journal, read_status
+from websim_batch.records import STATUSES
+from websim_batch.run.paths import paths_of
 
 
 def status(output: Path) -> dict[str, Any]:
@@ -22,12 +25,30 @@ def status(output: Path) -> dict[str, Any]:
     else:
         summary.pop("eta_s", None)
     if found.state == "stopped" and summary["exit_code"] is None:
-        summary["message"] = (
-            "the run ended without a word (killed, or the power went); the same command continues"
-        )
+        summary |= _recounted(output, found.run, summary["rows"])
     summary["capacity_per_s"] = throttle.get("capacity_per_s")
     summary["closed_s"] = throttle.get("closed_s", 0.0)
     return summary
+
+
+def _recounted(output: Path, run: int, rows: int) -> dict[str, Any]:
+    """What a run that ended without a word left behind; its last summary is a moment older than its last commit."""
+    with open_journal(paths_of(output).journal, "read") as journal:
+        outcomes, ledger = journal.outcomes(), journal.ledger(run)
+    counts: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for (status, error_type), number in outcomes.items():
+        counts[status] += number
+        if error_type is not None:
+            errors[error_type] += number
+    counts["pending"] += max(0, rows - sum(counts.values()))
+    return {
+        "counts": {name: counts[name] for name in STATUSES if counts[name]},
+        "errors": dict(errors.most_common()),
+        "sent": ledger.answered + ledger.unknown,
+        "may_be_paid": ledger.unknown,
+        "message": "the run ended without a word (killed, or the power went); the same command continues",
+    }
 
 
 _EMPTY: dict[str, Any] = {

@@ -60,7 +60,11 @@ class Comparison:
         rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
         counts = ", ".join(f"{count:,} {status}" for status, count in self.counts.items())
         if self.is_proven:
-            proven = "each with one status" if self.input is None else "every input row once, in order, cells equal"
+            proven = (
+                "each with one status"
+                if self.input is None
+                else "every input row once, in order, cells equal"
+            )
             return f"{rows}: {counts}; {proven}" if counts else f"{rows}; {proven}"
         number = self.difference_count
         told = "; ".join(map(str, self.differences[:_MOST_TOLD]))

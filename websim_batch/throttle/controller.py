@@ -38,6 +38,8 @@ from websim_batch.throttle.ramp import Ramp
 from websim_batch.throttle.signals import Grant, Signal
 from websim_batch.throttle.slots import Slots
 
+TOLD_COUNTS = 0.5
+"""How much of a wait that the server told counts as time it took to refill; the rest may be a penalty."""
 PATIENCE_LEAST_S = 0.1
 REFUSAL_S_MOST = 10.0
 COOL_DOWN_UNKNOWN_S = 0.25
@@ -254,6 +256,8 @@ class Controller:
         assert probe is not None and self._marked_at is not None
         if not self._needs_answer and not self._is_stated:
             elapsed_s = probe.sent_at - self._marked_at
+            if self.why_closed == "Retry-After":
+                elapsed_s -= (1 - TOLD_COUNTS) * (probe.sent_at - self.closed_at)
             if not self._is_scant():
                 self._pace.measure(self._let_in - 1, elapsed_s, self._refused_pace_per_s)
         self._pace.begin(self._is_pace_innocent)
