@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
 from aioresponses import aioresponses, core
+
+# A shell's background job ignores SIGINT, and so would the runs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _ResponseOfToday(aiohttp.ClientResponse):
