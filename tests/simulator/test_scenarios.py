@@ -173,10 +173,9 @@ def _capped_climb(x: float) -> float:
 
 RULES: dict[str, tuple[Any, str, Any, str]] = {
     "climb": (pace, "climb", lambda x: 1.0, "bucket 1/s, LLM"),
-    "doubling after the climb": (pace, "climb", _capped_climb, "capacity drifts"),
+    "doubling after the climb": (pace, "climb", _capped_climb, "10 s ban"),
     "a rise goes on": (pace, "RISE", inf, "10 s ban, short job"),
     "a rise is not chased": (pace, "RISE_MOST", inf, "slow refusals"),
-    "a told wait counts half": (controller, "TOLD_COUNTS", 1.0, "10 s ban, short job"),
     "few say little": (pace, "FALL", inf, "late refusals"),
     "shortest hold": (pace, "HOLD_SENDS_LEAST", 0.01, "1/min"),
     "longest hold": (pace, "HOLD_SENDS_MOST", inf, "sliding log 500/60 s"),
