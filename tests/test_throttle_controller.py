@@ -269,15 +269,3 @@ def test_counters_add_up() -> None:
 
     assert (controller.answers, controller.refusals, controller.errors, controller.in_flight) == (1, 1, 1, 1)
     assert controller.sends == 4
-
-
-def test_one_early_refusal_measures_no_capacity() -> None:
-    """A 429 with Retry-After 5 on the second request says nothing of 0.2/s; the ramp goes on after the wait."""
-    controller = make()
-    controller.on_reply(0.1, controller.on_send(0.0), Signal("accepted"))
-    controller.on_reply(0.3, controller.on_send(0.2), Signal("refused", 5.0))
-    at = controller.next_send_at(0.3)
-    controller.on_reply(at + 0.1, controller.on_send(at), Signal("accepted"))
-
-    assert controller.phase is Phase.RAMP
-    assert controller.capacity_per_s is None

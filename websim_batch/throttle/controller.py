@@ -38,8 +38,6 @@ from websim_batch.throttle.ramp import Ramp
 from websim_batch.throttle.signals import Grant, Signal
 from websim_batch.throttle.slots import Slots
 
-TOLD_COUNTS = 0.5
-"""How much of a wait that the server told counts as time it took to refill; the rest may be a penalty."""
 PATIENCE_LEAST_S = 0.1
 REFUSAL_S_MOST = 10.0
 COOL_DOWN_UNKNOWN_S = 0.25
@@ -48,7 +46,6 @@ COOL_DOWN_FIRST_MOST_S = 5.0
 COOL_DOWN_MOST_S = 60.0
 OUTAGE_MOST_S = 15.0
 ERRORS_TO_CLOSE = 5
-SCANT_SENDS = 5
 
 
 class Phase(Enum):
@@ -82,7 +79,6 @@ class Controller:
         self._ramp = Ramp()
         self._rng = rng
         self._streak = 0
-        self._was_scant = False
         self._error_run = 0
         self._probe: Grant | None = None
         self._needs_answer = False
@@ -256,10 +252,7 @@ class Controller:
         assert probe is not None and self._marked_at is not None
         if not self._needs_answer and not self._is_stated:
             elapsed_s = probe.sent_at - self._marked_at
-            if self.why_closed == "Retry-After":
-                elapsed_s -= (1 - TOLD_COUNTS) * (probe.sent_at - self.closed_at)
-            if not self._is_scant():
-                self._pace.measure(self._let_in - 1, elapsed_s, self._refused_pace_per_s)
+            self._pace.measure(self._let_in - 1, elapsed_s, self._refused_pace_per_s)
         self._pace.begin(self._is_pace_innocent)
         self._marked_at, self._let_in = probe.sent_at, 1
         self._sent_at, self._was_full = probe.sent_at, False
@@ -267,16 +260,6 @@ class Controller:
         self.closed_s += now - self.closed_at
         self.phase = Phase.OPEN if self.capacity_per_s else Phase.RAMP
         self._ramp.restart()
-
-    def _is_scant(self) -> bool:
-        """Whether a first measurement would rest on a handful of sends and a long Retry-After; granted once.
-
-        One early 429 with Retry-After 5 would else say 0.2/s of a server that may take a thousand.
-        """
-        if self.capacity_per_s is not None or self._was_scant:
-            return False
-        self._was_scant = self._let_in <= SCANT_SENDS and self.why_closed == "Retry-After"
-        return self._was_scant
 
     def _climbed_s(self, now: float) -> float:
         """For how long the pace has climbed since the last send.

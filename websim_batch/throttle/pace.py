@@ -1,11 +1,10 @@
 """The server's capacity as measured, and how far above it we dare to send.
 
 Between two re-openings of the gate the server's store of permits is in the same state: it had just refused,
-and then let one through. So accepted / elapsed between them, closed time included (of a wait that the
-server told, half), is its long-run capacity G, whatever it counts with. Two corrections: when G rose, it
-was an average over a climb, and the truth lies further up: G is raised once more by the same ratio, at most
-1.5 and not above the pace that was refused (8/s after 7/s: 9.1/s). And fewer than 5 accepted say little:
-they take G down to a quarter at most.
+and then let one through. So accepted / elapsed between them, closed time included, is its long-run capacity
+G, whatever it counts with. Two corrections: when G rose, it was an average over a climb, and the truth lies
+further up: G is raised once more by the same ratio, at most 1.5 and not above the pace that was refused
+(8/s after 7/s: 9.1/s). And fewer than 5 accepted say little: they take G down to a quarter at most.
 
 From G on, the pace is held and then climbs; x is the time since the re-opening in units of the hold time H:
 
