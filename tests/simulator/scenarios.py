@@ -219,8 +219,8 @@ SCENARIOS: dict[str, Scenario] = {
     "10 s ban, short job": Scenario(
         lambda: Server(Ban(TokenBucket(10, 20), 10), LLM, retry_after=exact),
         1000,
-        (0.55, 0.45),
-        (0.01, 0.01),
+        (0.55, 0.55),
+        (0.0035, 0.005),
         128,
     ),
     "ban, Retry-After too short": Scenario(

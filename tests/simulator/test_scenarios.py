@@ -176,6 +176,7 @@ RULES: dict[str, tuple[Any, str, Any, str]] = {
     "doubling after the climb": (pace, "climb", _capped_climb, "10 s ban"),
     "a rise goes on": (pace, "RISE", inf, "10 s ban, short job"),
     "a rise is not chased": (pace, "RISE_MOST", inf, "slow refusals"),
+    "rest after a told wait": (pace, "TOLD_REST", 0.0, "10 s ban, short job"),
     "few say little": (pace, "FALL", inf, "late refusals"),
     "shortest hold": (pace, "HOLD_SENDS_LEAST", 0.01, "1/min"),
     "longest hold": (pace, "HOLD_SENDS_MOST", inf, "sliding log 500/60 s"),

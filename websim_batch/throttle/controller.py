@@ -252,7 +252,8 @@ class Controller:
         assert probe is not None and self._marked_at is not None
         if not self._needs_answer and not self._is_stated:
             elapsed_s = probe.sent_at - self._marked_at
-            self._pace.measure(self._let_in - 1, elapsed_s, self._refused_pace_per_s)
+            told_s = probe.sent_at - self.closed_at if self.why_closed == "Retry-After" else 0.0
+            self._pace.measure(self._let_in - 1, elapsed_s, told_s, self._refused_pace_per_s)
         self._pace.begin(self._is_pace_innocent)
         self._marked_at, self._let_in = probe.sent_at, 1
         self._sent_at, self._was_full = probe.sent_at, False

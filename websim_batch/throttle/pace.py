@@ -13,8 +13,9 @@ From G on, the pace is held and then climbs; x is the time since the re-opening 
     x > X         pace = G * 1.8 * 2^(x - X)
 
 H is 0.6 of the time that G was measured over, but no less than 5 sends and no more than 100 sends at G: who
-knows little tries soon, who knows much rests long, and all of it scales from 1/min to 2000/s. G = 10/s
-over 5 s: H = 3 s.
+knows little tries soon, who knows much rests long, and all of it scales from 1/min to 2000/s. G = 10/s over
+5 s: H = 3 s. A refusal that the server punishes with a long Retry-After is provoked seldom: H is then at
+least three times that wait, except at the first measurement, which is not to be trusted for so long.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ X_DOUBLES: float = 1 + 16 ** (1 / 3)
 HOLD_SHARE = 0.6
 HOLD_SENDS_LEAST = 5
 HOLD_SENDS_MOST = 100
+TOLD_REST = 3.0
 FEW = 5
 FALL = 4.0
 RISE = 1.03
@@ -69,8 +71,10 @@ class Pace:
         self.capacity_per_s = capacity_per_s
         self._hold_s = HOLD_SENDS_LEAST / capacity_per_s
 
-    def measure(self, accepted: int, elapsed_s: float, refused_pace_per_s: float | None) -> None:
-        """Take the capacity from what was accepted between two re-openings."""
+    def measure(
+        self, accepted: int, elapsed_s: float, told_s: float, refused_pace_per_s: float | None
+    ) -> None:
+        """Take the capacity from what was accepted between two re-openings; the last `told_s` were a told wait."""
         measured = max(accepted, 1) / max(elapsed_s, 1e-3)
         before = self.capacity_per_s
         if before is not None and accepted < FEW:
@@ -82,3 +86,5 @@ class Pace:
             )
         hold_sends = HOLD_SHARE * elapsed_s * measured
         self._hold_s = min(max(hold_sends, HOLD_SENDS_LEAST), HOLD_SENDS_MOST) / measured
+        if before is not None:
+            self._hold_s = max(self._hold_s, TOLD_REST * told_s)
