@@ -216,11 +216,11 @@ SCENARIOS: dict[str, Scenario] = {
     "short job, 64 at once": Scenario(
         lambda: Server(ConcurrencyCap(64, LLM.mean_s), LLM), 200, (0.60, 0.50), (0.10, 0.20), 256
     ),
-    "10 s ban, short job": Scenario(
+    "10 s ban, 1500 rows": Scenario(
         lambda: Server(Ban(TokenBucket(10, 20), 10), LLM, retry_after=exact),
-        1000,
+        1500,
         (0.55, 0.55),
-        (0.0035, 0.005),
+        (0.003, 0.0042),
         128,
     ),
     "ban, Retry-After too short": Scenario(

@@ -82,8 +82,8 @@ def test_random_servers() -> None:
 
 
 def test_a_ban_is_hit_at_most_five_times() -> None:
-    """A job of 1000 rows meets refusals that ban everyone for 10 s at most five times (median of seeds)."""
-    assert median(run.refused for run in outcomes("10 s ban, short job")) <= 5
+    """A job of 1500 rows meets refusals that ban everyone for 10 s at most five times (median of seeds)."""
+    assert median(run.refused for run in outcomes("10 s ban, 1500 rows")) <= 5
 
 
 def test_several_ceilings_hold_at_once() -> None:
@@ -174,9 +174,9 @@ def _capped_climb(x: float) -> float:
 RULES: dict[str, tuple[Any, str, Any, str]] = {
     "climb": (pace, "climb", lambda x: 1.0, "bucket 1/s, LLM"),
     "doubling after the climb": (pace, "climb", _capped_climb, "10 s ban"),
-    "a rise goes on": (pace, "RISE", inf, "10 s ban, short job"),
+    "a rise goes on": (pace, "RISE", inf, "10 s ban, 1500 rows"),
     "a rise is not chased": (pace, "RISE_MOST", inf, "slow refusals"),
-    "rest after a told wait": (pace, "TOLD_REST", 0.0, "10 s ban, short job"),
+    "rest after a told wait": (pace, "TOLD_REST", 0.0, "10 s ban, 1500 rows"),
     "few say little": (pace, "FALL", inf, "late refusals"),
     "shortest hold": (pace, "HOLD_SENDS_LEAST", 0.01, "1/min"),
     "longest hold": (pace, "HOLD_SENDS_MOST", inf, "sliding log 500/60 s"),

@@ -15,7 +15,7 @@ From G on, the pace is held and then climbs; x is the time since the re-opening 
 H is 0.6 of the time that G was measured over, but no less than 5 sends and no more than 100 sends at G: who
 knows little tries soon, who knows much rests long, and all of it scales from 1/min to 2000/s. G = 10/s over
 5 s: H = 3 s. A refusal that the server punishes with a long Retry-After is provoked seldom: H is then at
-least three times that wait, except at the first measurement, which is not to be trusted for so long.
+least five times that wait, except at the first measurement, which is not to be trusted for so long.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ X_DOUBLES: float = 1 + 16 ** (1 / 3)
 HOLD_SHARE = 0.6
 HOLD_SENDS_LEAST = 5
 HOLD_SENDS_MOST = 100
-TOLD_REST = 3.0
+TOLD_REST = 5.0
 FEW = 5
 FALL = 4.0
 RISE = 1.03
