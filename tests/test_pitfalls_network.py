@@ -117,8 +117,9 @@ def test_a_slow_row_holds_up_nobody(tmp_path: Path) -> None:
 
 def test_retries_do_not_wait_for_the_first_pass_to_end(tmp_path: Path) -> None:
     """A row that failed once is sent again while most others still wait for their first turn."""
+    # 2,000 rows take 2.5 s at 16 in flight, and the backoff after one failure is at most 1 s.
     prompts_table(tmp_path / "in.csv", 2000)
-    with Sandbox(SandboxOptions(latency_ms=5), Misbehaviour(by_prompt={"prompt 1": ["500"]})) as sandbox:
+    with Sandbox(SandboxOptions(latency_ms=20), Misbehaviour(by_prompt={"prompt 1": ["500"]})) as sandbox:
         ended = job(tmp_path, sandbox)
         order = [arrival.prompt for arrival in sandbox.arrivals]
 
