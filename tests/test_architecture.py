@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
 # Each library is met in these places alone.
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"transport", "sandbox"},
+    "httptools": {"transport"},
     "aiolimiter": {"throttle"},
     "sqlite3": {"journal"},
     "pyarrow": {"tables", "frames", "api"},

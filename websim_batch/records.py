@@ -164,7 +164,7 @@ class WireRequest:
 
 @dataclass(slots=True)
 class WireResponse:
-    """One whole HTTP answer; `headers` finds names in any case; `elapsed_s` is from sending to the last byte.
+    """One whole HTTP answer, header names in small letters; `elapsed_s` is from sending to the last byte.
 
     `url` is where it was asked; `defect` says what is wrong with a body that could not be had whole ("broken gzip").
     """

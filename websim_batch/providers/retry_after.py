@@ -24,6 +24,7 @@ _X_PLAIN = (
     ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
     ("x-rate-limit-limit", "x-rate-limit-remaining", "x-rate-limit-reset"),
 )
+_TELLING = frozenset({_IETF, _IETF_LIMIT, _IETF_POLICY, _X_REQUESTS[0], *(names[0] for names in _X_PLAIN)})
 
 
 def retry_after_s(headers: Mapping[str, str], wall_clock_s: float) -> float | None:
@@ -50,6 +51,8 @@ def retry_after_s(headers: Mapping[str, str], wall_clock_s: float) -> float | No
 
 def rate_hint(headers: Mapping[str, str], wall_clock_s: float) -> RateHint | None:
     """The rate limit that the answer's headers state, or None; the most specific family of headers wins."""
+    if _TELLING.isdisjoint(headers):  # as nearly every answer
+        return None
     if _IETF_LIMIT in headers or _IETF in headers or _IETF_POLICY in headers:
         return _checked(_ietf(headers))
     if _X_REQUESTS[0] in headers:
