@@ -18,7 +18,16 @@ from yarl import URL
 
 from websim_batch.errors import ConnectionFailedError, OutageError, RequestTimeoutError, TransportError
 from websim_batch.records import Answer, WireRequest, WireResponse
-from websim_batch.transport import Transport, TransportSettings, bodies, failures, map_error, reply_of_failure
+from websim_batch.transport import (
+    Transport,
+    TransportSettings,
+    bodies,
+    failures,
+    lines,
+    map_error,
+    reply_of_failure,
+    sending,
+)
 
 T = TypeVar("T")
 BODY = b'{"messages":[]}'
@@ -249,6 +258,86 @@ def test_a_connection_is_not_reused_after_a_broken_answer() -> None:
     broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + answer(b"wrong")
     with RawServer(lambda n: broken if n == 1 else answer(b"right")) as server:
         assert use(TransportSettings(), two) == b"right"
+
+
+@both_ways
+def test_a_connection_that_breaks_says_nothing_of_the_answer_before(is_quick: bool) -> None:
+    """A second request on the same connection that is never answered has no status."""
+
+    async def two(sender: Transport) -> TransportError:
+        assert (await sender.send(WireRequest(server.url, BODY))).status == 500
+        with pytest.raises(TransportError) as caught:
+            await sender.send(WireRequest(server.url, BODY))
+        return caught.value
+
+    with RawServer(lambda n: answer(b"oops", "500 Oops") if n == 1 else b"") as server:
+        error = use(TransportSettings(), two, is_quick)
+
+        assert server.connections == 1
+    assert (type(error), error.delivery) == (ConnectionFailedError, "unknown")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("reply", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + answer(), b'{"content":"hello"}'),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(b"late"), b"late"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n", b"abcde"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    ],
+    ids=["continue", "hints", "chunked", "until closed", "empty"],
+)
+def test_a_body_is_read_to_its_end_however_it_is_told(reply: bytes, body: bytes, is_quick: bool) -> None:
+    """By length, in chunks, by the connection's end; answers that announce another one are passed over."""
+    with RawServer(lambda n: reply) as server:
+        response = send(server.url, is_quick, timeout_s=5)
+
+    assert (response.status, response.body) == (200, body)
+
+
+@both_ways
+def test_what_was_not_asked_for_is_no_answer(is_quick: bool) -> None:
+    """A second answer behind the first, at once or later, is not taken for the next request's."""
+
+    async def two(sender: Transport) -> list[bytes]:
+        first = (await sender.send(WireRequest(server.url, BODY))).body
+        await asyncio.sleep(0.05)
+        return [first, (await sender.send(WireRequest(server.url, BODY))).body]
+
+    with RawServer(lambda n: answer(b"%d" % n) + (answer(b"stray") if n == 1 else b"")) as server:
+        assert use(TransportSettings(), two, is_quick) == [b"1", b"2"]
+
+        assert server.connections == 2
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers close theirs after some seconds, perhaps in the very moment in which a request is sent."""
+    monkeypatch.setattr(sending, "KEEPALIVE_S", 0.1)
+
+    async def three(sender: Transport) -> None:
+        for pause_s in (0.0, 0.15, 0.0):
+            await asyncio.sleep(pause_s)
+            await sender.send(WireRequest(server.url, BODY))
+
+    with RawServer(lambda n: answer()) as server:
+        use(TransportSettings(), three)
+
+        assert server.connections == 2
+
+
+def test_one_connection_serves_both_routes_of_a_server() -> None:
+    """Chats and images share the connections."""
+
+    async def two(sender: Transport) -> None:
+        for route in ("", "/other"):
+            await sender.send(WireRequest(server.url + route, BODY))
+
+    with RawServer(lambda n: answer()) as server:
+        use(TransportSettings(), two)
+
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -552,6 +641,14 @@ def test_nothing_secret_is_in_a_repr() -> None:
     settings = TransportSettings(headers={"authorization": "secret"}, proxy="http://u:secret@h")
 
     assert "secret" not in repr(settings) + repr(Transport(settings))
+
+
+def test_the_quick_way_is_taken_unless_the_session_was_replaced(mocked: Any) -> None:
+    """Who tests with aioresponses, or traces requests, has put something in the place of aiohttp's session."""
+    assert not lines.are_usable()
+    mocked.stop()
+    assert lines.are_usable()
+    mocked.start()
 
 
 def test_mocked_answers_are_read_like_real_ones(mocked: Any) -> None:

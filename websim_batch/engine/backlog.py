@@ -27,6 +27,8 @@ class Backlog:
         self._armed_front: deque[Work] = deque()
         self._armed: deque[Work] = deque()
         self._arming: set[Work] = set()
+        self.ahead = 0
+        """Rows armed, or about to be."""
 
     def __repr__(self) -> str:
         arming, later = len(self._arming), len(self._later)
@@ -41,11 +43,6 @@ class Backlog:
     def armed(self) -> int:
         """Rows that could be sent now."""
         return len(self._armed_front) + len(self._armed)
-
-    @property
-    def ahead(self) -> int:
-        """Rows armed, or about to be."""
-        return len(self._arming) + self.armed
 
     def append(self, work: Work) -> None:
         """Put a row at the back of the queue."""
@@ -73,6 +70,7 @@ class Backlog:
         """Take the row whose intent is to be written next."""
         work = (self._front or self._queue).popleft()
         self._arming.add(work)
+        self.ahead += 1
         return work
 
     def finish_arming(self, work: Work) -> None:
@@ -86,6 +84,7 @@ class Backlog:
 
     def pop_armed(self) -> Work:
         """The row to be sent now."""
+        self.ahead -= 1
         return (self._armed_front or self._armed).popleft()
 
     def take_unsent(self) -> list[Work]:
@@ -94,4 +93,5 @@ class Backlog:
         self._arming.clear()
         self._armed_front.clear()
         self._armed.clear()
+        self.ahead = 0
         return unsent

@@ -30,7 +30,7 @@ from websim_batch.engine.counters import FAILURES, Counters
 from websim_batch.engine.guard import Guard
 from websim_batch.engine.lookahead import COMMIT_WINDOW_ROWS, Lookahead
 from websim_batch.engine.stops import GiveUp, journal_lost, stopped_by, too_many_failures, weightier
-from websim_batch.engine.work import Batch, Settled, Work
+from websim_batch.engine.work import Batch, Work
 
 if TYPE_CHECKING:
     from websim_batch.journal import JournalWriter
@@ -42,6 +42,7 @@ from websim_batch.throttle.signals import SignalKind
 
 Job: TypeAlias = tuple[Work, Grant]
 
+_OK = Answer.OK  # looking up a member of an Enum costs as much as all else that an answer is asked
 _SIGNALS: dict[Answer, SignalKind] = {
     Answer.REFUSAL: "refused",
     Answer.TRANSIENT: "error",
@@ -166,7 +167,7 @@ class Engine:
             self.counters.rows_known(batch.known)
             self._open += len(batch.work) + len(batch.settled)
             for settled in batch.settled:
-                self._writer.finish(settled.result, settled.key, settled.cells, settled)
+                self._writer.finish(settled.result, settled.key, settled.cells, settled.result)
                 self._note_end(settled.result.status)
             for work in batch.work:
                 self._backlog.append(work)
@@ -181,11 +182,10 @@ class Engine:
 
     def _arm(self) -> None:
         """Write the intents of the rows that will be sent within about one commit window."""
-        backlog = self._backlog
-        waiting, ahead, most = backlog.waiting, backlog.ahead, self._lookahead.rows
-        if self._stop is not None or not waiting or ahead > most // 2:
+        backlog, most = self._backlog, self._lookahead.rows
+        if backlog.ahead > most // 2 or self._stop is not None:
             return
-        for _ in range(min(waiting, most - ahead)):
+        for _ in range(min(backlog.waiting, most - backlog.ahead)):
             work = backlog.start_arming()
             self._writer.intend(self._intent(work), work.key, work.cells, work)
             work.key = work.cells = None
@@ -246,7 +246,10 @@ class Engine:
             work, grant = self._take_now() or await self._wait_idle()
             self._note_send(work, grant)
             with guard:
-                reply = await self._tried(work.request)
+                try:
+                    reply = await self._attempt(work.request)
+                except WebsimBatchError as exc:
+                    reply = self._unkept(exc)
             if guard.fault is not None:
                 reply = Reply(
                     Answer.PERMANENT, error_type="internal", message=guard.fault, delivery="unknown"
@@ -254,13 +257,10 @@ class Engine:
             self._in_flight -= 1
             self._on_reply(work, grant, reply)
 
-    async def _tried(self, request: Request) -> Reply:
-        """The outcome of one attempt; an answer that cannot be kept stops the run, and its row is left as it was."""
-        try:
-            return await self._attempt(request)
-        except WebsimBatchError as exc:
-            self.stop(stopped_by(exc))
-            return Reply(Answer.OUTAGE, error_type="internal", message=str(exc), delivery="unknown")
+    def _unkept(self, exc: WebsimBatchError) -> Reply:
+        """An answer that cannot be kept stops the run, and its row is left as it was."""
+        self.stop(stopped_by(exc))
+        return Reply(Answer.OUTAGE, error_type="internal", message=str(exc), delivery="unknown")
 
     def _note_send(self, work: Work, grant: Grant) -> None:
         work.throttled_s += grant.throttled_s
@@ -277,21 +277,36 @@ class Engine:
         """Take in one answer: the throttle first, since others wait for it, then this row's fate."""
         now = self._loop.time()
         is_fresh = work.history.attempts == 0
-        kind = _SIGNALS.get(reply.answer, "accepted")
+        is_ok = reply.answer is _OK
+        kind = "accepted" if is_ok else _SIGNALS.get(reply.answer, "accepted")
         self._throttle.settle(
             grant, Signal(kind, reply.retry_after_s, reply.rate_hint, is_fresh, reply.latency_s)
         )
-        self._count_reply(work, reply, now)
-        if reply.answer is Answer.OK:
-            verdict: Verdict = SUCCESS
+        verdict: Verdict = SUCCESS
+        if is_ok:
+            self._count_success(work, reply, now)
         else:
+            self._count_reply(work, reply, now)
             verdict = decide(self._rules.policy, work.history, reply, self._facts(now, grant))
         self._settle(work, reply, verdict, now)
-        self._watch_success()
-        self._end_if_done()
+        if self._stop is not None:
+            self._end_if_done()
+
+    def _count_success(self, work: Work, reply: Reply, now: float) -> None:
+        was_failing = self._give_up.failing_since is not None
+        self._give_up.on_reply(reply, now)
+        if was_failing:
+            self._watch_success()
+        work.requests += 1
+        work.was_sent = True
+        self._suspects_in_a_row = 0
+        self._ok += 1
+        self._accepted += 1
+        self.counters.latencies.add(reply.latency_s * 1000)
 
     def _count_reply(self, work: Work, reply: Reply, now: float) -> None:
         self._give_up.on_reply(reply, now)
+        self._watch_success()
         if reply.delivery == "not_sent":
             self.counters.sent -= 1
             self.counters.retries -= work.was_sent
@@ -299,9 +314,6 @@ class Engine:
             work.requests += 1
             work.was_sent = True
         self._suspects_in_a_row = self._suspects_in_a_row + 1 if reply.answer is Answer.SUSPECT else 0
-        if reply.answer is Answer.OK:
-            self._ok += 1
-            self.counters.latencies.add(reply.latency_s * 1000)
         if reply.answer is Answer.REFUSAL:
             self.counters.refused += 1
         elif reply.answer not in (Answer.TRANSIENT, Answer.OUTAGE):
@@ -337,7 +349,7 @@ class Engine:
         if isinstance(verdict, Finish):
             self._often_refused -= was_often
             result = self._result(work, reply, verdict.status, verdict.error_type, verdict.message)
-            self._writer.settle(attempt, result, Settled(result, None))
+            self._writer.settle(attempt, result, result)
             self._note_end(verdict.status)
             return
         if isinstance(verdict, Stop):
@@ -357,7 +369,9 @@ class Engine:
 
     def _note_end(self, status: Status) -> None:
         """A row has its outcome: enough of them may have failed, whether they are durable yet or not."""
-        self.counters.failures += status in FAILURES
+        if status not in FAILURES:
+            return
+        self.counters.failures += 1
         reason = too_many_failures(self.counters.failures, self._rules.max_failures)
         if reason is not None and self._stop is None:
             self.stop(reason)
@@ -367,7 +381,7 @@ class Engine:
         result = None
         if verdict.status == "deferred":
             result = self._result(work, reply, verdict.status, reply.error_type, reply.message)
-        self._writer.settle(attempt, result, None if result is None else Settled(result, None))
+        self._writer.settle(attempt, result, result)
         if result is None:
             self._open -= 1
         self.stop(verdict.reason)
@@ -406,9 +420,9 @@ class Engine:
         for token in tokens:
             if isinstance(token, Work):
                 self._backlog.finish_arming(token)
-            elif isinstance(token, Settled):
+            elif isinstance(token, Result):
                 self._open -= 1
-                self.counters.row_finished(token.result.status, token.result.error_type)
+                self.counters.row_finished(token.status, token.error_type)
         if self._backlog.armed:
             self._has_work.set()
         self._end_if_done()

@@ -147,6 +147,7 @@ class Line(asyncio.Protocol):
         if self._transport.is_closing():
             raise foreign.ClientConnectionResetError("the connection was closed before it was used")
         self.is_reusable = False
+        self._begin()  # nothing of the last answer may pass for this one's
         waiter = self._waiter = self._loop.create_future()
         self._transport.write(request)
         return waiter
