@@ -1,8 +1,8 @@
 """Measures what the project holds: `python benchmarks/run.py [--quick] [--only NAME …] [--scale]`.
 
-Prints a table of figure, result, bound, goal and verdict, and writes it with every sample to benchmarks/out/
-as JSON. Ends with 1 if a bound is missed or a figure could not be measured. Quick: fewer rows and one pair
-each, to see that things work; its figures are no evidence.
+Prints a Markdown table of figure, result, bound, goal and verdict, as it stands in the README, and writes it
+with every sample to benchmarks/out/ as JSON. Ends with 1 if a bound is missed or a figure could not be measured.
+Quick: fewer rows and one pair each, to see that things work; its figures are no evidence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scale import HEADER, series
 
 def tell_figures(bench: Bench, chosen: list[Figure]) -> list[dict[str, Any]]:
     """Measures and prints the chosen figures, line by line."""
-    print(f"{'figure':<44}{'result':>10}{'bound':>10}{'goal':>10}")
+    print("| figure | result | bound | goal | |\n|---|---|---|---|---|")
     told = []
     for figure in chosen:
         began = time.monotonic()
@@ -34,8 +34,7 @@ def tell_figures(bench: Bench, chosen: list[Figure]) -> list[dict[str, Any]]:
             verdict, shown = f"FAILED: {exc}", "-"
         sign = "≥" if figure.is_more_better else "≤"
         print(
-            f"{figure.text:<44}{shown:>10}{sign:>5}{figure.bound:>5g}{figure.goal:>10g}  {verdict}",
-            flush=True,
+            f"| {figure.text} | {shown} | {sign} {figure.bound:g} | {figure.goal:g} | {verdict} |", flush=True
         )
         told.append(
             {
@@ -81,6 +80,7 @@ def main() -> int:
     bench = Bench(chosen.work, chosen.repeats or (1 if chosen.quick else 3), chosen.quick)
     report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "quick": chosen.quick}
     report["machine"] = machine()
+    print(", ".join(f"{name} {value}" for name, value in report["machine"].items()), end="\n\n")
     if chosen.scale:
         report["scale"] = tell_scale(bench)
         failed = any(line["what"] == "FAILED" for line in report["scale"])
