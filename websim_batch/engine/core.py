@@ -125,7 +125,7 @@ class Engine:
         self._alarms.clear()
         self.counters.unknown += self._in_flight  # cut off by the end of the grace
         for work in self._backlog.take_unsent():
-            writer.withdraw(self._intent(work))
+            writer.withdraw(self._intent(work, self._now_us()))
         return self._stop
 
     def stop(self, reason: StopReason, grace_s: float | None = None) -> None:
@@ -185,15 +185,16 @@ class Engine:
         backlog, most = self._backlog, self._lookahead.rows
         if backlog.ahead > most // 2 or self._stop is not None:
             return
+        now_us = self._now_us()
         for _ in range(min(backlog.waiting, most - backlog.ahead)):
             work = backlog.start_arming()
-            self._writer.intend(self._intent(work), work.key, work.cells, work)
+            self._writer.intend(self._intent(work, now_us), work.key, work.cells, work)
             work.key = work.cells = None
         if backlog.waiting < COMMIT_WINDOW_ROWS:
             self._wants_rows.set()
 
-    def _intent(self, work: Work) -> Attempt:
-        return Attempt(work.row_id, work.number, self._run, self._now_us(), None, None, None, "unknown")
+    def _intent(self, work: Work, now_us: int) -> Attempt:
+        return Attempt(work.row_id, work.number, self._run, now_us, None, None, None, "unknown")
 
     # -- sending ---------------------------------------------------------------------------------------------------
 

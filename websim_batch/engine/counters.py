@@ -24,8 +24,8 @@ class LatencyHistogram:
 
     def add(self, latency_ms: float) -> None:
         """Count one latency in milliseconds."""
-        index = int(math.log(max(latency_ms, _FIRST_MS) / _FIRST_MS) * _BUCKETS_PER_E)
-        self.buckets[min(index, _BUCKETS)] += 1
+        index = int(math.log(latency_ms / _FIRST_MS) * _BUCKETS_PER_E) if latency_ms > _FIRST_MS else 0
+        self.buckets[index if index < _BUCKETS else _BUCKETS] += 1
         self.total += 1
 
     def percentile(self, share: float) -> float | None:

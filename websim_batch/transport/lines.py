@@ -174,10 +174,11 @@ class Line(asyncio.Protocol):
         self._is_head_whole = False
 
     def on_message_begin(self) -> None:
-        """An answer begins; a second one belongs to no request."""
-        self._begin()
+        """An answer begins: the one asked for, perhaps after others that only announced it; or one of no request."""
         if self._waiter is None:
             self.is_reusable = False
+        elif self._is_head_whole:
+            self._begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head; of equal ones the first counts."""
