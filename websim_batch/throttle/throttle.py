@@ -84,7 +84,8 @@ class Throttle:
     def settle(self, grant: Grant, signal: Signal) -> None:
         """Tell what the grant's request met; exactly once for each grant that was sent."""
         self._controller.on_reply(self._clock(), grant, signal)
-        self._look_again()
+        if self._waker is not None:
+            self._look_again()
 
     def release(self, grant: Grant) -> None:
         """Give back a grant whose request was never sent. A ceiling still counts it, to be safe."""
