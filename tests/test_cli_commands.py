@@ -289,6 +289,30 @@ def test_check_of_the_samples() -> None:
     assert all(f"line {line}:" in broken.stdout for line in (3, 4, 8))
 
 
+def test_check_tells_how_long_a_run_takes(table: Path) -> None:
+    """By the ceiling where there is one, else by rounds of answers: rows over requests at once, rounded up."""
+    by_rate = call("check", table, "--rate", "1/min", cwd=table.parent)
+    by_latency = call("check", table, "--concurrency", "1", cwd=table.parent)
+    told = json.loads(call("check", table, "--concurrency", "1", "--json", cwd=table.parent).stdout)
+
+    assert "time: at least 2 min at the given rate" in by_rate.stdout
+    assert "time: 2.0 s for each second that an answer takes, 1 at once" in by_latency.stdout
+    assert (told["to_send"], told["concurrency"], told["rounds"], told["at_least_s"]) == (2, 1, 2, None)
+
+
+def test_check_tells_drift_beside_all_else(table: Path) -> None:
+    """The refusal, what to do, and what the table holds; a run would send nothing."""
+    output = table.with_name("out.csv")
+    call("run", table, "--sandbox", "-o", output, cwd=table.parent)
+
+    checked = call("check", table, "--sandbox", "-o", output, "--system", "Be brief", cwd=table.parent)
+
+    assert checked.returncode == 2
+    assert "--on-drift keep" in checked.stdout
+    assert "2 rows: a run would send 0 requests" in checked.stdout
+    assert "longest prompts" in checked.stdout
+
+
 def test_a_reader_that_goes_away(table: Path) -> None:
     """`websim-batch … | head -0` changes no exit code and shows no traceback."""
     code = (

@@ -114,6 +114,9 @@ def _told_plan(report: Facts) -> Iterator[str]:
     yield f"{_number(report['rows'], 'row')}: a run would {', '.join(parts)}"
     if report["at_least_s"]:
         yield f"time: at least {duration(report['at_least_s'])} at the given rate"
+    elif report["rounds"]:
+        told = f"{duration(report['rounds'])} for each second that an answer takes, {report['concurrency']} at once"
+        yield f"time: {told}; longer if the server limits the rate"
     longest = [
         f"{found['characters']:,} characters (row {found['row']:,})" for found in report["longest_prompts"]
     ]

@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
+from math import ceil
 from typing import Any
 
 import orjson
 
-from websim_batch.errors import InputError
+from websim_batch.errors import DriftError, InputError
 from websim_batch.job.settings import Settings
 from websim_batch.journal import open_journal
 from websim_batch.providers import Provider
@@ -29,7 +30,9 @@ class CheckReport:
 
     `to_send` is the number of requests that a run would send, `finished` the rows it would leave alone, `skipped`
     those with nothing to send. `longest_prompts` are characters and rows. `at_least_s` is the time that the ceilings
-    ask for; None without one. `requests` are the first requests as they would go over the wire.
+    ask for; None without one. `rounds` is how many answers must come one after another, as `concurrency` requests are
+    in flight at once: the seconds that the run takes for each second of latency. `requests` are the first requests as
+    they would go over the wire.
     """
 
     rows: int = 0
@@ -37,6 +40,8 @@ class CheckReport:
     finished: int = 0
     skipped: int = 0
     at_least_s: float | None = None
+    concurrency: int = 0
+    rounds: int = 0
     longest_prompts: list[dict[str, int]] = field(default_factory=list)
     hazards: list[str] = field(default_factory=list)
     problem_counts: Counter[str] = field(default_factory=Counter)
@@ -64,7 +69,7 @@ class CheckReport:
 def check(settings: Settings, show: int = 0, table: object = None) -> CheckReport:
     """Look at all that `run` would look at; writes nothing and sends nothing.
 
-    Raises UsageError (also DriftError, JournalError) for what is wrong beyond the table's own content.
+    Raises UsageError (also JournalError) for what is wrong beyond the table's own content.
     """
     report = CheckReport()
     with ExitStack() as stack:
@@ -84,6 +89,8 @@ def check(settings: Settings, show: int = 0, table: object = None) -> CheckRepor
     report.at_least_s = max(
         (report.to_send / ceiling.limit * ceiling.window_s for ceiling in settings.rate), default=None
     )
+    report.concurrency = settings.concurrency
+    report.rounds = ceil(report.to_send / settings.concurrency)
     return report
 
 
@@ -127,7 +134,11 @@ def _look_at_journal(report: CheckReport, settings: Settings, table: Table, stac
     journal = None
     if path is not None and path.exists() and not settings.overwrite:
         journal = stack.enter_context(open_journal(path, "read", is_sandbox=settings.sandbox))
-        require_no_drift(settings, journal)
+        try:
+            require_no_drift(settings, journal)
+        except DriftError as exc:
+            report.add(Problem("drift", str(exc)))
+            return
     try:
         identity = stack.enter_context(identify(table, settings, journal))
     except InputError as exc:
