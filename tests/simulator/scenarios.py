@@ -14,6 +14,7 @@ from simulator.servers import (
     Both,
     ConcurrencyCap,
     FixedWindow,
+    Hiccup,
     Latency,
     Policy,
     Server,
@@ -179,7 +180,7 @@ SCENARIOS: dict[str, Scenario] = {
         lambda: Server(Ban(TokenBucket(10, 20), 10), LLM, retry_after=exact),
         2000,
         (0.55, 0.55),
-        (0.01, 0.01),
+        (5 / 2000, 5 / 2000),
         128,
     ),
     "both limits": Scenario(
@@ -220,14 +221,27 @@ SCENARIOS: dict[str, Scenario] = {
         lambda: Server(Ban(TokenBucket(10, 20), 10), LLM, retry_after=exact),
         1500,
         (0.55, 0.55),
-        (0.003, 0.0042),
+        (5 / 1500, 5 / 1500),
         128,
+    ),
+    "10 s ban, burst 40": Scenario(
+        lambda: Server(Ban(TokenBucket(10, 40), 10), LLM, retry_after=exact),
+        1500,
+        (0.70, 0.70),
+        (0.007, 0.007),
+        256,
     ),
     "ban, Retry-After too short": Scenario(
         lambda: Server(Ban(TokenBucket(10, 20), 10), SHORT, retry_after=too_short),
         2000,
         (0.4, 0.4),
         (0.02, 0.02),
+    ),
+    "one 429 in the middle, bucket 100/s": Scenario(
+        lambda: Server(Hiccup(TokenBucket(100, 100), 1000, 1000, 30.0), FAST, retry_after=exact),
+        5000,
+        (0.50, 0.50),
+        (0.02, 0.03),
     ),
     "ceiling 60/min": Scenario(
         lambda: Server(TokenBucket(50, 50), SHORT), 200, (0.0, 0.0), (0.0, 0.0), ceilings=(Ceiling(60, 60.0),)

@@ -227,6 +227,27 @@ class Ban:
         return self._inner.capacity_per_s(now)
 
 
+class Hiccup:
+    """Another rule, but requests number `first` to `last` are refused for no reason and told to wait `told_s`."""
+
+    def __init__(self, inner: Policy, first: int, last: int, told_s: float) -> None:
+        self._inner, self._first, self._last, self._told_s = inner, first, last, told_s
+        self._number = 0
+
+    def admit(self, now: float, service_s: float) -> bool:
+        self._number += 1
+        return not self._is_one() and self._inner.admit(now, service_s)
+
+    def _is_one(self) -> bool:
+        return self._first <= self._number <= self._last
+
+    def wait_s(self, now: float) -> float:
+        return self._told_s if self._is_one() else self._inner.wait_s(now)
+
+    def capacity_per_s(self, now: float) -> float:
+        return self._inner.capacity_per_s(now)
+
+
 @dataclass(frozen=True)
 class Latency:
     """Log-normal service times by median and 99th percentile; equal ones are constant."""

@@ -81,9 +81,13 @@ def test_random_servers() -> None:
     assert refused <= 0.02
 
 
-def test_a_ban_is_hit_at_most_five_times() -> None:
-    """A job of 1500 rows meets refusals that ban everyone for 10 s at most five times (median of seeds)."""
-    assert median(run.refused for run in outcomes("10 s ban, 1500 rows")) <= 5
+@pytest.mark.parametrize("name", ["10 s ban", "10 s ban, 1500 rows"])
+def test_a_ban_is_hit_at_most_five_times(name: str) -> None:
+    """No run of 30 meets more than five refusals that ban everyone for 10 s."""
+    runs = [SCENARIOS[name].run(seed) for seed in range(30)]
+
+    assert max(run.refused for run in runs) <= 5
+    assert min(run.goodput for run in runs) >= 0.55
 
 
 def test_several_ceilings_hold_at_once() -> None:
@@ -175,14 +179,16 @@ RULES: dict[str, tuple[Any, str, Any, str]] = {
     "climb": (pace, "climb", lambda x: 1.0, "bucket 1/s, LLM"),
     "doubling after the climb": (pace, "climb", _capped_climb, "10 s ban"),
     "a rise goes on": (pace, "RISE", inf, "10 s ban, 1500 rows"),
-    "a rise is not chased": (pace, "RISE_MOST", inf, "slow refusals"),
-    "rest after a told wait": (pace, "TOLD_REST", 0.0, "10 s ban, 1500 rows"),
-    "few say little": (pace, "FALL", inf, "late refusals"),
+    "noise is no rise": (pace, "RISE", 1.03, "slow refusals"),
+    "rest after a told wait": (pace, "TOLD_REST", 0.0, "10 s ban"),
+    "no rest after a fall": (pace, "TOLD_REST_FALL", inf, "one 429 in the middle, bucket 100/s"),
+    "no fall below a quarter": (pace, "FALL", inf, "one 429 in the middle, bucket 100/s"),
     "shortest hold": (pace, "HOLD_SENDS_LEAST", 0.01, "1/min"),
     "longest hold": (pace, "HOLD_SENDS_MOST", inf, "sliding log 500/60 s"),
     "slots": (Slots, "on_refused", lambda self, level: False, "at most 16 at once"),
     "levels that disagree": (slots, "NOISE", inf, "GCRA 5/s, LLM"),
     "refused alone": (Slots, "on_refused", lambda self, level: _on_level(self, max(level, 1)), "1/min"),
+    "slots are confirmed twice": (slots, "CONFIRMED", 1, "10 s ban, burst 40"),
     "rounds grow": (slots, "ROUNDS_MOST", 1, "at most 8 at once, short"),
     "rounds end": (slots, "ROUNDS_MOST", inf, "at most 8 at once, then 24"),
     "innocent pace": (

@@ -2,9 +2,9 @@
 
 Between two re-openings of the gate the server's store of permits is in the same state: it had just refused,
 and then let one through. So accepted / elapsed between them, closed time included, is its long-run capacity
-G, whatever it counts with. Two corrections: when G rose, it was an average over a climb, and the truth lies
-further up: G is raised once more by the same ratio, at most 1.5 and not above the pace that was refused
-(8/s after 7/s: 9.1/s). And fewer than 5 accepted say little: they take G down to a quarter at most.
+G, whatever it counts with. Two corrections: when G rose by more than a quarter, it was an average over a
+climb, and the truth lies between it and the pace that was refused: G is their geometric mean (6/s after 4/s,
+refused at 13.5/s: 9/s). And one measurement takes G down to a quarter at most: it may be a bad moment.
 
 From G on, the pace is held and then climbs; x is the time since the re-opening in units of the hold time H:
 
@@ -15,22 +15,23 @@ From G on, the pace is held and then climbs; x is the time since the re-opening 
 H is 0.6 of the time that G was measured over, but no less than 5 sends and no more than 100 sends at G: who
 knows little tries soon, who knows much rests long, and all of it scales from 1/min to 2000/s. G = 10/s over
 5 s: H = 3 s. A refusal that the server punishes with a long Retry-After is provoked seldom: H is then at
-least five times that wait, except at the first measurement, which is not to be trusted for so long.
+least eight times that wait, except at the first measurement and after a fall by half or more, which are not
+to be trusted for so long.
 """
 
 from __future__ import annotations
+
+from math import sqrt
 
 X_DOUBLES: float = 1 + 16 ** (1 / 3)
 HOLD_SHARE = 0.6
 HOLD_SENDS_LEAST = 5
 HOLD_SENDS_MOST = 100
-TOLD_REST = 5.0
-FEW = 5
+TOLD_REST = 8.0
+TOLD_REST_FALL = 2.0
 FALL = 4.0
-RISE = 1.03
-"""A measurement this much above the last one is a rise and not noise."""
-RISE_MOST = 1.5
-"""No rise is continued by more: where refusals are slow, the two would chase each other."""
+RISE = 1.25
+"""A measurement this much above the last one is a climb that went on, and not noise."""
 
 
 def climb(x: float) -> float:
@@ -77,14 +78,12 @@ class Pace:
         """Take the capacity from what was accepted between two re-openings; the last `told_s` were a told wait."""
         measured = max(accepted, 1) / max(elapsed_s, 1e-3)
         before = self.capacity_per_s
-        if before is not None and accepted < FEW:
-            measured = max(measured, before / FALL)
-        self.capacity_per_s = measured
-        if before is not None and refused_pace_per_s is not None and measured > RISE * before:
-            self.capacity_per_s = max(
-                measured, min(measured * min(measured / before, RISE_MOST), refused_pace_per_s)
-            )
-        hold_sends = HOLD_SHARE * elapsed_s * measured
-        self._hold_s = min(max(hold_sends, HOLD_SENDS_LEAST), HOLD_SENDS_MOST) / measured
+        rest_s = 0.0
         if before is not None:
-            self._hold_s = max(self._hold_s, TOLD_REST * told_s)
+            measured = max(measured, before / FALL)
+            rest_s = TOLD_REST * told_s if measured > before / TOLD_REST_FALL else 0.0
+        hold_sends = min(max(HOLD_SHARE * elapsed_s * measured, HOLD_SENDS_LEAST), HOLD_SENDS_MOST)
+        self._hold_s = max(hold_sends / measured, rest_s)
+        is_rise = before is not None and measured > RISE * before
+        refused = refused_pace_per_s if is_rise and refused_pace_per_s is not None else measured
+        self.capacity_per_s = max(measured, sqrt(measured * refused))

@@ -7,7 +7,9 @@ flight), there is no such cap, the limit is dropped for good, and the pace alone
 are noisy by what is on the wire: 15 % above is clear.
 
 The limit tries one more after `rounds` answers per slot: at once after the first refusal, which may not have
-been about slots at all, then after 1, 2, 4 … 16 rounds as refusals confirm it.
+been about slots at all, then after 1, 2, 4 … 16 rounds as refusals confirm it. Confirmed twice, it is what
+explains a refusal, and the pace goes on as it was: once may be chance, as a climb to a rate that was refused
+before has as many in flight as it had then.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ from math import inf
 
 ROUNDS_MOST = 16
 NOISE = 1.15
+CONFIRMED = 2
 
 
 class Slots:
     """A limit on requests in flight that follows the refusals."""
 
-    __slots__ = ("_accepted", "_answers", "_is_ruled_out", "_refused", "_rounds", "limit")
+    __slots__ = ("_accepted", "_answers", "_confirmed", "_is_ruled_out", "_refused", "_rounds", "limit")
 
     def __init__(self) -> None:
         self.limit = inf
         self._accepted, self._refused = 0, inf  # the highest level accepted, the lowest refused
         self._is_ruled_out = False
+        self._confirmed = 0
         self._rounds = 0
         self._answers = 0
 
@@ -50,11 +54,11 @@ class Slots:
         if level == 0 or self._is_contradicted():
             self._rule_out()
             return False
-        is_confirmed = self.limit < inf
-        if is_confirmed:
+        if self.limit < inf:
+            self._confirmed += 1
             self._rounds = min(max(1, 2 * self._rounds), ROUNDS_MOST)
         self.limit, self._answers = level, 0
-        return is_confirmed
+        return self._confirmed >= CONFIRMED
 
     def _is_contradicted(self) -> bool:
         return self._accepted > NOISE * self._refused
