@@ -9,7 +9,7 @@ import pytest
 
 from websim_batch.records import RateHint
 from websim_batch.throttle.controller import Controller, Phase
-from websim_batch.throttle.pace import X_DOUBLES, climb
+from websim_batch.throttle.pace import X_DOUBLES, Pace, climb
 from websim_batch.throttle.signals import Grant, Signal
 
 REFUSED = Signal("refused", latency_s=0.01)
@@ -206,6 +206,86 @@ def test_capacity_is_what_was_accepted_between_two_openings() -> None:
     controller.on_reply(began + 5.1, probe, ACCEPTED)
 
     assert controller.capacity_per_s == pytest.approx(2.0)
+
+
+def refused_early(controller: Controller, now: float) -> float:
+    """One accepted, one refused with Retry-After 5, a probe accepted; when that was."""
+    controller.on_reply(now + 0.1, controller.on_send(now), ACCEPTED)
+    controller.on_reply(now + 0.3, controller.on_send(now + 0.2), Signal("refused", 5.0))
+    at = controller.next_send_at(now + 0.3)
+    controller.on_reply(at + 0.1, controller.on_send(at), ACCEPTED)
+    return at + 0.1
+
+
+def test_one_early_retry_after_measures_no_capacity() -> None:
+    """A 429 with Retry-After 5 on the second request says nothing of 0.2/s; the ramp begins again, by its clock."""
+    controller = make()
+
+    now = refused_early(controller, 0.0)
+    controller.on_send(now)
+
+    assert (controller.phase, controller.capacity_per_s) == (Phase.RAMP, None)
+    assert controller.next_send_at(now) == pytest.approx(now + 0.5)
+
+
+def test_a_second_early_retry_after_measures_it() -> None:
+    """The probe and one more in about five seconds, twice: 0.4/s."""
+    controller = make()
+
+    refused_early(controller, refused_early(controller, 0.0))
+
+    assert controller.phase is Phase.OPEN
+    assert controller.capacity_per_s == pytest.approx(2 / 5.4, rel=0.05)
+
+
+def test_errors_after_an_early_refusal_do_not_stop_the_ramp() -> None:
+    """Refused, opened by patience, then nothing but errors: two may still be in flight."""
+    controller = make()
+    controller.on_reply(0.1, controller.on_send(0.0), Signal("refused", 5.0, latency_s=0.01))
+    at = controller.next_send_at(0.1)
+    probe = controller.on_send(at)
+    assert controller.next_send_at(at + 1.0) <= at + 1.0
+
+    controller.on_reply(at + 1.0, probe, ERROR._replace(is_fresh_row=False))
+
+    assert controller.phase is Phase.RAMP
+    assert controller.next_send_at(at + 1.0) <= at + 1.0
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused_at", "capacity"),
+    [
+        (50, 13.5, 5.0),  # noise
+        (60, 13.5, 9.0),  # a climb went on: the geometric mean
+        (60, None, 6.0),
+        (60, 5.0, 6.0),
+        (2, 13.5, 1.0),  # a quarter at most
+    ],
+)
+def test_a_measurement_after_one_of_4_per_s(accepted: int, refused_at: float | None, capacity: float) -> None:
+    """What `accepted` in 10 s make of 4/s; `refused_at` is the pace that was refused."""
+    pace = Pace()
+    pace.state(4.0)
+
+    pace.measure(accepted, 10.0, 0.0, refused_at)
+
+    assert pace.capacity_per_s == pytest.approx(capacity)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "before", "hold_s"), [(45, 4.0, 80.0), (45, 10.0, 6.0), (45, None, 6.0)]
+)
+def test_a_told_wait_is_rested_on(accepted: int, before: float | None, hold_s: float) -> None:
+    """Told to wait 10 s: 80 s at the pace; 0.6 of the time measured, if it fell by half or is the first."""
+    pace = Pace()
+    if before is not None:
+        pace.state(before)
+
+    pace.measure(accepted, 10.0, 10.0, None)
+    pace.begin()
+
+    assert pace.per_s(hold_s) == pace.per_s(0.0)
+    assert pace.per_s(1.5 * hold_s) != pace.per_s(0.0)
 
 
 @pytest.mark.parametrize(

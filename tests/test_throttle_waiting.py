@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import virtual_time
 from simulator.scenarios import LLM
-from simulator.servers import FAST, Server, TokenBucket, Unlimited
+from simulator.servers import FAST, Hiccup, Server, TokenBucket, Unlimited
 
 from websim_batch.records import Ceiling
 from websim_batch.throttle import Grant, Signal, Throttle
@@ -143,6 +143,22 @@ def test_after_a_reopening_nobody_rushes() -> None:
 
     pace = 50 * 1.8
     assert sum(at < sent_at[0] + 0.1 for at in sent_at) <= pace * 0.1 + 1
+
+
+def test_one_early_429_does_not_make_a_run_crawl() -> None:
+    """2000 rows, the second refused with Retry-After 5: done in 15 s, and nobody rushes after the pause."""
+
+    async def main() -> list[float]:
+        server = Server(Hiccup(Unlimited(), 2, 2, 5.0), FAST, retry_after=lambda wait_s: wait_s)
+        job = Run(make(), server, 2000)
+        await job()
+        return job.sent_at
+
+    sent_at = run(main())
+
+    back_at = next(later for at, later in pairwise(sent_at) if later - at > 4)
+    assert sent_at[-1] - sent_at[0] <= 15
+    assert sum(back_at <= at < back_at + 0.1 for at in sent_at) <= 2
 
 
 def test_the_fast_path_does_not_suspend() -> None:

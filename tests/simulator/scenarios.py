@@ -47,7 +47,10 @@ def too_short(wait_s: float) -> float:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A server, a job and the bounds: goodput of the median and of the worst seed, 429s per row likewise."""
+    """A server, a job and the bounds: goodput of the median and of the worst seed, 429s per row likewise.
+
+    `rush` is how many requests may be sent in the first 100 ms after the first pause: 0.1 * rate + 1.
+    """
 
     server: Callable[[], Server]
     rows: int
@@ -55,6 +58,7 @@ class Scenario:
     refused_per_row: tuple[float, float]
     concurrency: int = 64
     ceilings: tuple[Ceiling, ...] = ()
+    rush: float = inf
 
     def run(self, seed: int) -> Outcome:
         """One simulated run."""
@@ -236,6 +240,25 @@ SCENARIOS: dict[str, Scenario] = {
         2000,
         (0.4, 0.4),
         (0.02, 0.02),
+    ),
+    "1/min, Retry-After": Scenario(
+        lambda: Server(TokenBucket(1 / 60, 1), FAST, retry_after=whole_seconds),
+        40,
+        (0.80, 0.75),
+        (7 / 40, 8 / 40),
+    ),
+    "GCRA 30/s, Retry-After": Scenario(
+        lambda: Server(TokenBucket(30, 2), FAST, retry_after=whole_seconds),
+        1000,
+        (0.40, 0.40),
+        (0.03, 0.04),
+        rush=0.1 * 30 + 1,
+    ),
+    "one early 429": Scenario(
+        lambda: Server(Hiccup(Unlimited(1000), 2, 2, 5.0), FAST, retry_after=exact),
+        5000,
+        (0.40, 0.40),
+        (1 / 5000, 1 / 5000),
     ),
     "one 429 in the middle, bucket 100/s": Scenario(
         lambda: Server(Hiccup(TokenBucket(100, 100), 1000, 1000, 30.0), FAST, retry_after=exact),

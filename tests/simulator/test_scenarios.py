@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import pairwise
 from math import inf
 from statistics import median
 from typing import Any
 
 import pytest
 
-from simulator.scenarios import SCENARIOS, SEEDS, Scenario, random_scenario
-from simulator.servers import FAST, Server, Unlimited
+from simulator.scenarios import SCENARIOS, SEEDS, SHORT, Scenario, random_scenario
+from simulator.servers import FAST, Hiccup, Latency, Policy, Server, Unlimited
 from simulator.simulation import Outcome, Simulation
 from simulator.summary import LINES
 from websim_batch.records import Ceiling
@@ -45,6 +46,7 @@ def misses(scenario: Scenario, runs: list[Outcome]) -> list[str]:
         "rows were lost": any(run.finished < run.rows for run in runs),
         "sends inside Retry-After": any(run.sent_inside_retry_after for run in runs),
         "too many sends in an outage": any(sends_in_outage(scenario, run) > most for run in runs),
+        "a rush after a pause": any(rush(run) > scenario.rush for run in runs),
     }
     return [miss for miss, is_so in found.items() if is_so]
 
@@ -53,6 +55,12 @@ def sends_in_outage(scenario: Scenario, run: Outcome) -> int:
     """Sends after the first 5 s of the server's outage, until its end."""
     start, end = scenario.server().outage
     return sum(start + 5 < at < end for at in run.send_times)
+
+
+def rush(run: Outcome) -> int:
+    """Sends in the first 100 ms after the first pause of half a second or more."""
+    back_at = next((later for at, later in pairwise(run.send_times) if later - at >= 0.5), inf)
+    return sum(back_at <= at < back_at + 0.1 for at in run.send_times)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -88,6 +96,31 @@ def test_a_ban_is_hit_at_most_five_times(name: str) -> None:
 
     assert max(run.refused for run in runs) <= 5
     assert min(run.goodput for run in runs) >= 0.55
+
+
+HICCUPS = [
+    *((number, number, told_s) for number in (1, 2, 5, 10) for told_s in (1.0, 5.0, 30.0)),
+    *((1, 2, told_s) for told_s in (1.0, 5.0, 30.0)),
+    *((1000, 1000, told_s) for told_s in (1.0, 5.0)),
+    *((number, number, None) for number in (1, 2, 5, 1000)),
+]
+"""The requests that are refused, first and last, and their Retry-After."""
+
+
+@pytest.mark.parametrize("latency", [FAST, SHORT], ids=["fast", "short"])
+@pytest.mark.parametrize(("first", "last", "told_s"), HICCUPS)
+def test_one_429_does_not_make_a_run_crawl(
+    first: int, last: int, told_s: float | None, latency: Latency
+) -> None:
+    """A run of 5000 rows takes at most Retry-After and 20 s longer than one without the refusal."""
+
+    def finish_s(policy: Policy) -> float:
+        server = Server(policy, latency, retry_after=lambda wait_s: told_s)
+        return Simulation(server, 5000).run().finish_s
+
+    wait_s = told_s or 0.0
+
+    assert finish_s(Hiccup(Unlimited(), first, last, wait_s)) <= finish_s(Unlimited()) + wait_s + 20
 
 
 def test_several_ceilings_hold_at_once() -> None:
@@ -168,6 +201,18 @@ def _climbs_unused(self: Controller, now: float) -> float:
     return 0.0 if self._sent_at is None or self._is_stated else now - self._sent_at
 
 
+def _scant_ever(self: Controller) -> bool:
+    return self.capacity_per_s is None and self._let_in <= controller.SCANT_SENDS
+
+
+_restart = Ramp.restart
+
+
+def _restart_with_two(self: Ramp) -> None:
+    _restart(self)
+    self.window = ramp.WINDOW_START
+
+
 _on_level = Slots.on_refused
 
 
@@ -183,6 +228,9 @@ RULES: dict[str, tuple[Any, str, Any, str]] = {
     "rest after a told wait": (pace, "TOLD_REST", 0.0, "10 s ban"),
     "no rest after a fall": (pace, "TOLD_REST_FALL", inf, "one 429 in the middle, bucket 100/s"),
     "no fall below a quarter": (pace, "FALL", inf, "one 429 in the middle, bucket 100/s"),
+    "a handful measures nothing": (controller, "SCANT_SENDS", 0, "one early 429"),
+    "nothing is measured once": (Controller, "_is_scant", _scant_ever, "1/min, Retry-After"),
+    "after a pause the clock begins": (Ramp, "restart", _restart_with_two, "GCRA 30/s, Retry-After"),
     "shortest hold": (pace, "HOLD_SENDS_LEAST", 0.01, "1/min"),
     "longest hold": (pace, "HOLD_SENDS_MOST", inf, "sliding log 500/60 s"),
     "slots": (Slots, "on_refused", lambda self, level: False, "at most 16 at once"),

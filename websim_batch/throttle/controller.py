@@ -4,14 +4,16 @@
       RAMP ────────────────────────> CLOSED ────────────────────────────────> HALF_OPEN
        ^                            ^  ^  ^     probe refused: streak + 1        │
        │                 refusal,   │  │  └──────────────────────────────────────┤
-       │ no refusal yet: outage, or │  │ refusal, outage, 5 errors               │ probe accepted, or not
-       │ it was an       5 errors   │  │                                         │ refused within its patience
-       │ outage                     │  └─────────────── OPEN <───────────────────┤
+       │ no capacity     outage or  │  │ refusal, outage, 5 errors               │ probe accepted, or not
+       │ known yet       5 errors   │  │                                         │ refused within its patience
+       │                            │  └─────────────── OPEN <───────────────────┤
        └────────────────────────────┴────────────────────────────────────────────┘
 
 One gate for all requests. Its states, and when a send may go (always: fewer than `concurrency` in flight):
 
-RAMP       nothing refused yet: `ramp.py`.
+RAMP       no capacity known: `ramp.py`. After an outage; and after the first Retry-After, if fewer than 20
+           were let in before it: 1 in 5 s may be a server of 0.2/s, or one that takes a thousand a second
+           and had a bad moment. Asking again costs a slow server one refusal; only then is G measured.
 CLOSED     at `closed_until`. Cool-down, with s = failed probes in a row:
            - Retry-After R: R * 2^s, plus 10 ms and up to 5 % of it (most 1 s); never less. 4 s: 4.01 … 4.21
            - without: clip(1/G, 0.1, 5) * 2^s, at most 60 s; 0.25 * 2^s while G is unknown. 10/s: 0.1, 0.2
@@ -46,6 +48,7 @@ COOL_DOWN_FIRST_MOST_S = 5.0
 COOL_DOWN_MOST_S = 60.0
 OUTAGE_MOST_S = 15.0
 ERRORS_TO_CLOSE = 5
+SCANT_SENDS = 20
 
 
 class Phase(Enum):
@@ -250,7 +253,7 @@ class Controller:
     def _reopen(self, now: float) -> None:
         probe = self._probe
         assert probe is not None and self._marked_at is not None
-        if not self._needs_answer and not self._is_stated:
+        if not self._needs_answer and not self._is_stated and not self._is_scant():
             elapsed_s = probe.sent_at - self._marked_at
             told_s = probe.sent_at - self.closed_at if self.why_closed == "Retry-After" else 0.0
             self._pace.measure(self._let_in - 1, elapsed_s, told_s, self._refused_pace_per_s)
@@ -261,6 +264,11 @@ class Controller:
         self.closed_s += now - self.closed_at
         self.phase = Phase.OPEN if self.capacity_per_s else Phase.RAMP
         self._ramp.restart()
+
+    def _is_scant(self) -> bool:
+        """Whether a measurement would rest on a handful of sends and the run's first Retry-After alone."""
+        is_first = self.capacity_per_s is None and self.epoch == self._streak
+        return is_first and self.why_closed == "Retry-After" and self._let_in <= SCANT_SENDS
 
     def _climbed_s(self, now: float) -> float:
         """For how long the pace has climbed since the last send.

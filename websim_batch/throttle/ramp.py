@@ -1,9 +1,10 @@
-"""The start, until the first refusal: a send may go if the answers allow it, or if the clock does.
+"""The start, until a capacity is known: a send may go if the answers allow it, or if the clock does.
 
 By answers: fewer than w are in flight; w = 2 and a third more for each answer, so it grows by a third a
 round trip. By clock: sends are granted at 2/s, a rate that doubles each second until the first answer,
 and from then on each `clip(latency / 2, 0.25, 1)` s. The first finds a fast server's capacity, the second
-a slow one's.
+a slow one's. After a pause it begins again with w = -1, by the clock alone until four answers came: nobody
+rushes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from math import inf
 
 WINDOW_START = 2.0
+WINDOW_AGAIN = -1.0
 WINDOW_STEP = 1 / 3
 
 
@@ -21,10 +23,11 @@ class Ramp:
 
     def __init__(self) -> None:
         self.restart()
+        self.window = WINDOW_START
 
     def restart(self) -> None:
-        """Begin again with two requests."""
-        self.window = WINDOW_START
+        """Begin again by the clock alone; the fourth answer allows one send."""
+        self.window = WINDOW_AGAIN
         self._rate_per_s = 2.0
         self._doubling_s = 1.0
         self._granted_at = -inf
@@ -54,3 +57,4 @@ class Ramp:
     def hold(self) -> None:
         """Errors and no answer yet: two at a time, whatever the clock says."""
         self._is_held = True
+        self.window = WINDOW_START
