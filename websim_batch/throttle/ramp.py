@@ -14,6 +14,7 @@ from math import inf
 WINDOW_START = 2.0
 WINDOW_AGAIN = -1.0
 WINDOW_STEP = 1 / 3
+RATE_MOST_PER_S = 1e6
 
 
 class Ramp:
@@ -41,10 +42,10 @@ class Ramp:
 
     def on_send(self, now: float) -> None:
         """A request is sent; the clock's rate has grown since the last one."""
-        if self._granted_at > -inf:
+        if self._rate_per_s < RATE_MOST_PER_S and self._granted_at > -inf:
             # Under a ceiling of a few an hour, powers of the time between two sends leave what a float holds.
             doublings = min((now - self._granted_at) / self._doubling_s, 60.0)
-            self._rate_per_s = min(self._rate_per_s * 2**doublings, 1e6)
+            self._rate_per_s = min(self._rate_per_s * 2**doublings, RATE_MOST_PER_S)
         self._granted_at = now
 
     def on_accepted(self, latency_s: float, is_first: bool) -> None:
