@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -51,14 +51,13 @@ _KNOWN = (
     "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id WHERE w.row_id "
 )
 _LATER = "SELECT row_id, max(number) FROM requests AS w WHERE number > 1 AND w.row_id "
+# Plain columns: what the output's cells need beyond them costs less in Python than in SQL.
 _CELLS = (
-    "SELECT w.row_id, w.key, coalesce(r.status, 'pending'), r.response, r.image_url, r.error_type, "
-    f"r.error_message, r.http_status, min(coalesce(r.requests, {_SENT}), 32767), r.latency_ms, "
-    "r.wait_ms, r.prompt_tokens, r.completion_tokens, r.finish_reason, r.request_kind, r.request_model, "
-    "r.request_project_id, CASE WHEN r.request_hash IS NOT NULL THEN lower(hex(r.request_hash)) END, "
-    "r.started_us, r.finished_us, u.run_id "
-    "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id LEFT JOIN runs AS u ON u.run = r.run "
-    "WHERE w.row_id "
+    "SELECT w.row_id, w.key, r.status, r.response, r.image_url, r.error_type, r.error_message, "
+    f"r.http_status, coalesce(r.requests, {_SENT}), r.latency_ms, r.wait_ms, r.prompt_tokens, "
+    "r.completion_tokens, r.finish_reason, r.request_kind, r.request_model, r.request_project_id, "
+    "r.request_hash, r.started_us, r.finished_us, r.run "
+    "FROM rows AS w LEFT JOIN results AS r ON r.row_id = w.row_id WHERE w.row_id "
 )
 _RANGE = "BETWEEN ? AND ?"
 _LIST = f"IN ({', '.join('?' * CHUNK)})"
@@ -68,8 +67,8 @@ Line: TypeAlias = tuple[Any, ...]
 
 _who = itemgetter(0, 1)
 _facts: Callable[[Any], Any] = itemgetter(slice(2, None))
-_texts = itemgetter(3, 4)  # of _CELLS: response, image_url
-_AT_ONCE = 8
+_RESPONSE, _IMAGE_URL = 3, 4  # in _CELLS
+_MOST_REQUESTS = 32_767  # the output's column has 16 bits
 
 _new_known: Callable[[Sequence[Any]], Known] = partial(tuple.__new__, Known)
 _new_cells: Callable[[Sequence[Any]], OutputCells] = partial(tuple.__new__, OutputCells)
@@ -94,11 +93,36 @@ def _known_of(row: Placed, line: Line | None, later: dict[int, int]) -> Known:
 
 def output_cells(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[OutputCells]:
     """The output's cells of each placed row."""
+    run_ids = _RunIds(db)
     for _, lines in _matched(db, _CELLS, placed):
-        if None in lines:
-            yield from (PENDING if line is None else _new_cells(line[2:]) for line in lines)
-        else:
-            yield from map(_new_cells, map(_facts, lines))
+        for line in lines:
+            yield PENDING if line is None else _cells_of(line, run_ids)
+
+
+class _RunIds(dict[int | None, str | None]):
+    """The ids of runs by their numbers; looked up once each, also of runs that began meanwhile."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        super().__init__()
+        self._db = db
+
+    def __missing__(self, run: int | None) -> str | None:
+        found = self._db.execute("SELECT run_id FROM runs WHERE run = ?", (run,)).fetchone()
+        self[run] = run_id = None if found is None else found[0]
+        return run_id
+
+
+def _cells_of(line: Line, run_ids: _RunIds) -> OutputCells:
+    (_, _, status, response, image_url, error_type, message, http, requests, latency, wait, prompt,
+     completion, finish, kind, model, project, digest, started, finished, run) = line  # fmt: skip
+    return _new_cells(
+        (
+            status or "pending", response, image_url, error_type, message, http,
+            requests if requests < _MOST_REQUESTS else _MOST_REQUESTS, latency, wait, prompt, completion,
+            finish, kind, model, project, None if digest is None else digest.hex(), started, finished,
+            run_ids[run],
+        )
+    )  # fmt: skip
 
 
 def _matched(
@@ -143,9 +167,9 @@ def _light(found: sqlite3.Cursor) -> list[Line] | None:
     """All lines with answers, or None once they are too long together."""
     lines: list[Line] = []
     chars = 0
-    while part := found.fetchmany(_AT_ONCE):
-        lines += part
-        chars += sum(map(len, filter(None, chain.from_iterable(map(_texts, part)))))
+    for line in found:
+        lines.append(line)
+        chars += len(line[_RESPONSE] or "") + len(line[_IMAGE_URL] or "")
         if chars > CHUNK_CHARS:
             found.close()
             return None
