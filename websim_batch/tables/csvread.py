@@ -7,10 +7,12 @@ million rows in seconds and no memory. `strict` makes it refuse a misplaced quot
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from websim_batch.errors import InputChangedError
 from websim_batch.records import Problem, PromptRow
@@ -32,6 +34,9 @@ from websim_batch.tables.texts import TextInput, reading_errors
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_Ragged: TypeAlias = Callable[[int, int, int, int], None]
+"""Told of a row of another width: its line, its number from 1, its cells, the header's."""
+
 _OTHER_DELIMITERS = ";\t|,"
 
 
@@ -39,7 +44,7 @@ class Batch(NamedTuple):
     """Some rows in order: the position of the first, the line on which each begins, their cells."""
 
     position: int
-    lines: list[int]
+    lines: Sequence[int]
     rows: list[list[str]]
 
 
@@ -96,11 +101,9 @@ class CsvSource:
         pick = _picker(info.columns, columns)
         for position, lines, rows in self._checked_batches(info):
             skip = max(start - position, 0)
-            numbered = zip(
-                range(position + skip, position + len(rows)), lines[skip:], rows[skip:], strict=True
-            )
-            if batch := [PromptRow(at, line, pick(row)) for at, line, row in numbered]:
-                yield batch
+            positions = range(position + skip, position + len(rows))
+            if positions:
+                yield list(map(PromptRow, positions, lines[skip:], pick(rows[skip:])))
 
     def text_rows(self) -> Iterator[list[Texts]]:
         """Every row as it stands."""
@@ -136,7 +139,7 @@ class CsvSource:
     def _scanned(self) -> TableInfo:
         return self._info if self._info is not None else self.scan([])
 
-    def _ragged(self, found: ProblemList) -> Callable[[int, int, int, int], None]:
+    def _ragged(self, found: ProblemList) -> _Ragged:
         def note(line: int, row: int, cells: int, width: int) -> None:
             sign = repr(self.delimiter)
             much = f"put the cell that holds {sign} in double quotes"
@@ -169,7 +172,7 @@ class CsvSource:
             f"{changed(self.display)} (line {line} now has {cells} cells instead of {width})"
         )
 
-    def _batches(self, header: list[str], ragged: Callable[[int, int, int, int], None]) -> Iterator[Batch]:
+    def _batches(self, header: list[str], ragged: _Ragged) -> Iterator[Batch]:
         """The rows in batches; fills `header` first, and tells `ragged` of unequal rows."""
         with self._text.open(newline="") as (text, raw):
             csv.field_size_limit(MOST_CHARACTERS)
@@ -201,41 +204,64 @@ def _group(
     reader: Any,
     line: int,
     header: list[str],
-    ragged: Callable[[int, int, int, int], None],
+    ragged: _Ragged,
     raw: CountedReader | UnpackedReader,
     limit: int | None,
 ) -> Iterator[Batch]:
     """Batches of equal rows; a batch ends by its number of rows or once the file moved on by many bytes."""
-    width = len(header)
     position = 0
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    number = reader.line_num
+    left = limit if limit is not None else sys.maxsize
+    while left:
+        number, rows = reader.line_num, list[list[str]]()
+        fault = _read_rows(reader, min(left, BATCH_ROWS), raw, rows)
+        if not rows and fault is None:
+            return
+        lines: Sequence[int] = range(line, line + len(rows))
+        # The usual batch: every row has all its cells and takes one line.
+        if reader.line_num - number == len(rows) == [*map(len, rows)].count(len(header)):
+            line += len(rows)
+        else:
+            line, lines, rows = _sound_rows(rows, line, len(header), position, ragged)
+        if fault is not None:
+            raise BrokenCsvError(line, position + len(rows) + 1) from fault
+        if rows:
+            yield Batch(position, lines, rows)
+        position += len(rows)
+        left -= len(rows)
+
+
+def _read_rows(
+    reader: Any, most: int, raw: CountedReader | UnpackedReader, rows: list[list[str]]
+) -> csv.Error | None:
+    """Add rows to `rows`, until there are enough, or they are heavy; gives what the csv module refused."""
     mark = raw.count + BATCH_BYTES
-    left = limit if limit is not None else -1
     try:
-        while left and (row := next(reader, None)) is not None:
-            first, last, number = line, number, reader.line_num
-            line += 1 if number - last == 1 else _lines_of(row)
-            if len(row) != width:
-                if not row and width > 1:
-                    continue
-                if row:
-                    ragged(first, position + len(rows) + 1, len(row), width)
-                    continue
-                row = [""]  # a blank line of a one-column file is a row
-            lines.append(first)
+        for row in islice(reader, most):
             rows.append(row)
-            left -= 1
-            if len(rows) == BATCH_ROWS or raw.count > mark:
-                yield Batch(position, lines, rows)
-                position += len(rows)
-                lines, rows = [], []
-                mark = raw.count + BATCH_BYTES
+            if raw.count > mark:
+                break
     except csv.Error as exc:
-        raise BrokenCsvError(line, position + len(rows) + 1) from exc
-    if rows:
-        yield Batch(position, lines, rows)
+        return exc
+    return None
+
+
+def _sound_rows(
+    rows: list[list[str]], line: int, width: int, position: int, ragged: _Ragged
+) -> tuple[int, list[int], list[list[str]]]:
+    """The rows of `width` cells and their lines, after the line that follows them all; tells `ragged` of others."""
+    lines: list[int] = []
+    sound: list[list[str]] = []
+    for row in rows:
+        first = line
+        line += _lines_of(row)
+        if not row and width == 1:
+            row = [""]  # a blank line of a one-column file is a row
+        if len(row) == width:
+            lines.append(first)
+            sound.append(row)
+        elif row:
+            ragged(first, position + len(sound) + 1, len(row), width)
+    return line, lines, sound
 
 
 def _lines_of(row: list[str]) -> int:
@@ -243,16 +269,18 @@ def _lines_of(row: list[str]) -> int:
     return 1 + sum(cell.count("\n") for cell in row)
 
 
-def _picker(names: Sequence[str], wanted: Sequence[str]) -> Callable[[list[str]], dict[str, str]]:
-    """A function from a row to the cells of the wanted columns."""
+def _picker(
+    names: Sequence[str], wanted: Sequence[str]
+) -> Callable[[list[list[str]]], Iterable[dict[str, str]]]:
+    """A function from rows to their cells of the wanted columns."""
     places = [names.index(name) for name in wanted]
     if len(places) == 1:
         (name,), (place,) = wanted, places
-        return lambda row: {name: row[place]}
+        return lambda rows: [{name: row[place]} for row in rows]
     if not places:
-        return lambda row: {}
+        return lambda rows: [{} for _ in rows]
     take = itemgetter(*places)
-    return lambda row: dict(zip(wanted, take(row), strict=True))
+    return lambda rows: [dict(zip(wanted, take(row), strict=True)) for row in rows]
 
 
 def _check_header(columns: list[str], found: ProblemList) -> None:
