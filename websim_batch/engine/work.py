@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from websim_batch.records import Request, Result, Status
-from websim_batch.retry import RowHistory
+from websim_batch.retry import FRESH, RowHistory
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +25,7 @@ class Work:
     number: int = 1
     requests: int = 0
     was_sent: bool = False
-    history: RowHistory = field(default_factory=RowHistory)
+    history: RowHistory = FRESH
     started_us: int | None = None
     sent_us: int = 0
     throttled_s: float = 0.0

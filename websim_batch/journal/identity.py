@@ -12,9 +12,11 @@ the output's folder need not be one.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
+from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +29,7 @@ CHUNK = 4096
 _INSERT_SIZE = 256
 _INSERT = "INSERT INTO keys (key) VALUES " + ", ".join(["(?)"] * _INSERT_SIZE)
 
+_first = itemgetter(0)
 _new_placed = partial(tuple.__new__, Placed)
 
 
@@ -100,20 +103,32 @@ class Identity:
 
     def place(self, start: int = 0) -> Iterator[Placed]:
         """Each row's place in input order, from position `start` on."""
-        if self._is_in_place:
-            query = (
-                "SELECT k.position - 1, k.key, r.row_id IS NULL FROM keys AS k "
-                "LEFT JOIN journal.rows AS r ON r.row_id = k.position - 1 WHERE k.position BETWEEN ? AND ?"
-            )
-        else:
-            query = (
-                "SELECT p.row_id, k.key, p.is_new FROM keys AS k JOIN placed AS p USING (position) "
-                "WHERE k.position BETWEEN ? AND ?"
-            )
+        read = self._in_place if self._is_in_place else self._by_key
         for low in range(start + 1, self.rows + 1, CHUNK):
             with plain_words(self._path):
-                lines = self._db.execute(query, (low, low + CHUNK - 1)).fetchall()
+                lines = read(low, min(low + CHUNK - 1, self.rows))
             yield from map(_new_placed, lines)
+
+    def _in_place(self, low: int, high: int) -> Iterable[tuple[int, bytes, bool]]:
+        """Rows whose number in the journal is their position."""
+        keys = self._db.execute("SELECT key FROM keys WHERE position BETWEEN ? AND ?", (low, high)).fetchall()
+        row_ids = range(low - 1, high)
+        about, ends = "FROM journal.rows WHERE row_id BETWEEN ? AND ?", (low - 1, high - 1)
+        known = self._db.execute(f"SELECT count(*) {about}", ends).fetchone()[0]
+        # Nearly always none of them is known yet, or all are.
+        are_new: Iterable[bool] = repeat(not known)
+        if 0 < known < len(keys):
+            some = {row_id for (row_id,) in self._db.execute(f"SELECT row_id {about}", ends)}
+            are_new = [row_id not in some for row_id in row_ids]
+        return zip(row_ids, map(_first, keys), are_new, strict=False)  # `repeat` has no end
+
+    def _by_key(self, low: int, high: int) -> Iterable[tuple[int, bytes, bool]]:
+        """Rows that were found by their keys."""
+        query = (
+            "SELECT p.row_id, k.key, p.is_new FROM keys AS k JOIN placed AS p USING (position) "
+            "WHERE k.position BETWEEN ? AND ?"
+        )
+        return self._db.execute(query, (low, high)).fetchall()
 
     def _attach(self, journal: Journal | None) -> None:
         if journal is None:

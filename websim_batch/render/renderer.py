@@ -142,9 +142,12 @@ class Renderer:
         self._system = list(self._plain.messages[:-1])
         head, tail = canonical(self._plain, self._facts.name).split(text_json(_MARK))
         self._head, self._tail = head, tail
+        self._prompt_column = None if self._settings.template is not None else self._roles.get("prompt")
 
     def _make_plain(self, cells: Cells) -> Request | Skip:
-        prompt = self._prompt_of(cells)
+        prompt = None if self._prompt_column is None else cells.get(self._prompt_column)
+        if type(prompt) is not str:  # a template, a number, nothing
+            prompt = self._prompt_of(cells)
         if not prompt:
             return SKIP
         plain = self._plain

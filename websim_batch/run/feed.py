@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import repeat, tee
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from websim_batch.engine import Batch, Guard, Settled, Work
 from websim_batch.journal import Identity, Journal, Known, Placed
 from websim_batch.records import UNFINISHED, Problem, PromptRow, Request, Result, Status
-from websim_batch.render import Renderer
+from websim_batch.render import Renderer, Skip
 from websim_batch.run.prepare import Table
 
 NOTHING_KNOWN = Known()
+
+Rendered: TypeAlias = Request | Skip | Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class Feed:
         lines = self._lines()
         for rows in self._table.rows():
             batch = Batch()
-            for row in rows:
-                placed, known = next(lines)
-                self._sort(row, placed, known, batch)
+            # The rows come first: where they end, no line is taken.
+            for row, rendered, (placed, known) in zip(rows, self._rendered(rows), lines, strict=False):
+                self._sort(row, rendered, placed, known, batch)
             yield batch
 
     def _lines(self) -> Iterator[tuple[Placed, Known]]:
@@ -76,31 +78,34 @@ class Feed:
         left, right = tee(placed)
         return zip(left, self._journal.known(right), strict=True)
 
-    def _sort(self, row: PromptRow, placed: Placed, known: Known, batch: Batch) -> None:
+    def _rendered(self, rows: Sequence[PromptRow]) -> Sequence[Rendered]:
+        """What each row asks for; a fault of ours ends the row that it meets."""
         with self._guard:
-            rendered = self._renderer.render(row)
-        if self._guard.fault is not None:
-            rendered = Problem("internal", self._guard.fault, is_structural=False)
-        request_hash = bytes.fromhex(rendered.hash_hex) if isinstance(rendered, Request) else None
+            return list(map(self._renderer.render, rows))
+        return [self._rendered_alone(row) for row in rows]
+
+    def _rendered_alone(self, row: PromptRow) -> Rendered:
+        with self._guard:
+            return self._renderer.render(row)
+        return Problem("internal", self._guard.fault or "", is_structural=False)
+
+    def _sort(self, row: PromptRow, rendered: Rendered, placed: Placed, known: Known, batch: Batch) -> None:
+        row_id, key, is_new = placed
         cells = self._renderer.cells_hash(row)
+        request_hash = bytes.fromhex(rendered.hash_hex) if isinstance(rendered, Request) else None
         if known.status is not None and self._rule.is_finished(known, request_hash, cells):
             batch.known[known.status, known.error_type] += 1
             return
         # An edited row of the same id is noted again, with its new cells.
-        is_noted = not placed.is_new and known.cells == cells
-        key = None if is_noted else placed.key
+        noted_key = None if not is_new and known.cells == cells else key
         if isinstance(rendered, Request):
             if self._with_keys:
-                rendered.idempotency_key = blake2b(
-                    placed.key + (request_hash or b""), digest_size=16
-                ).hexdigest()
-            batch.work.append(
-                Work(placed.row_id, rendered, key, cells, number=known.number + 1, requests=known.requests)
-            )
+                rendered.idempotency_key = blake2b(key + (request_hash or b""), digest_size=16).hexdigest()
+            batch.work.append(Work(row_id, rendered, noted_key, cells, known.number + 1, known.requests))
         else:
             problem = rendered if isinstance(rendered, Problem) else None
-            result = _settled(placed.row_id, problem, known.requests, self._journal.run)
-            batch.settled.append(Settled(result, key, cells))
+            result = _settled(row_id, problem, known.requests, self._journal.run)
+            batch.settled.append(Settled(result, noted_key, cells))
 
 
 def _settled(row_id: int, problem: Problem | None, requests: int, run: int) -> Result:
