@@ -12,16 +12,18 @@ from websim_batch.records import OutputCells
 
 def iso_times() -> Callable[[int | None], str | None]:
     """A function from microseconds since the epoch to ISO 8601; it remembers the last second it spelled."""
-    known = -1
+    base = 1 << 63  # no time is in that second
     spelled = ""
 
     def iso(us: int | None) -> str | None:
-        nonlocal known, spelled
+        nonlocal base, spelled
         if us is None:
             return None
-        second, rest = divmod(us, 1_000_000)
-        if second != known:
-            known, spelled = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        rest = us - base
+        if not 0 <= rest < 1_000_000:
+            second, rest = divmod(us, 1_000_000)
+            base = us - rest
+            spelled = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{spelled}.{rest:06d}Z"
 
     return iso

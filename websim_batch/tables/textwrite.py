@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from websim_batch.jsontext import clean_text
 from websim_batch.records import Json, OutputCells
@@ -17,6 +17,9 @@ _FLUSH_CHARACTERS = 1 << 20
 _STARTED = OUR_NAMES.index("started_at")
 _FINISHED = OUR_NAMES.index("finished_at")
 _FORMULA = ("=", "+", "-", "@")
+_FOREIGN_TEXTS = (
+    "response", "image_url", "error_message", "finish_reason", "request_model", "request_project_id", "run_id",
+)  # fmt: skip
 
 
 @contextmanager
@@ -60,41 +63,42 @@ def our_csv_cells(spec: OutputSpec) -> Callable[[OutputCells], str]:
     """A function that spells our cells of one row, with the separators between them."""
     delimiter = _delimiter(spec)
     plain = csv_quoter(delimiter)
-    iso = iso_times()
-
-    def safe(text: str | None) -> str:
-        return plain("'" + text) if text and text[0] in _FORMULA else plain(text)
-
-    text = safe if spec.csv_safe else plain
+    # One for each column: rows that take long begin and end in different seconds.
+    iso_started, iso_finished = iso_times(), iso_times()
+    separators = len(OUR_NAMES) - 3  # in what stands behind status and response
+    join = delimiter.join
 
     def spelled(row: OutputCells) -> str:
         (status, response, image_url, error_type, message, http, requests, latency, wait, prompt, completion,
          finish, kind, model, project, digest, started, finished, run) = row  # fmt: skip
-        return delimiter.join(
-            (
-                status,
-                text(response),
-                text(image_url),
-                error_type or "",
-                text(message),
-                "" if http is None else str(http),
-                str(requests),
-                "" if latency is None else str(latency),
-                "" if wait is None else str(wait),
-                "" if prompt is None else str(prompt),
-                "" if completion is None else str(completion),
-                text(finish),
-                kind or "",
-                text(model),
-                text(project),
-                digest or "",
-                plain(iso(started)),
-                plain(iso(finished)),
-                text(run),
-            )
-        )
+        cells = (
+            image_url or "", error_type or "", message or "",
+            "" if http is None else str(http),
+            str(requests),
+            "" if latency is None else str(latency),
+            "" if wait is None else str(wait),
+            "" if prompt is None else str(prompt),
+            "" if completion is None else str(completion),
+            finish or "", kind or "", model or "", project or "", digest or "",
+            iso_started(started) or "", iso_finished(finished) or "", run or "",
+        )  # fmt: skip
+        rest = join(cells)
+        # The answer alone often needs quotes. Of the others, one look tells that none does.
+        if rest.count(delimiter) != separators or _needs_quotes(rest):
+            rest = join(map(plain, cells))
+        return f"{status}{delimiter}{plain(response)}{delimiter}{rest}"
 
-    return spelled
+    return (lambda row: spelled(_without_formulas(row))) if spec.csv_safe else spelled
+
+
+def _needs_quotes(text: str) -> bool:
+    return '"' in text or "\n" in text or "\r" in text
+
+
+def _without_formulas(row: OutputCells) -> OutputCells:
+    """The same cells, but no text from outside begins like a formula."""
+    told: dict[str, Any] = {name: getattr(row, name) for name in _FOREIGN_TEXTS}
+    return row._replace(**{name: f"'{text}" for name, text in told.items() if text and text[0] in _FORMULA})
 
 
 def write_csv(file: BinaryIO, source: Source, info: TableInfo, cells: CellStream, spec: OutputSpec) -> None:
@@ -102,19 +106,18 @@ def write_csv(file: BinaryIO, source: Source, info: TableInfo, cells: CellStream
     delimiter = _delimiter(spec)
     quoted = csv_quoter(delimiter)
     ours_of = our_csv_cells(spec)
-    lines = [delimiter.join(map(quoted, [*info.columns, *spec.names()])), ""]
+    lines = [delimiter.join(map(quoted, [*info.columns, *spec.names()]))]
     if spec.bom:
         file.write(b"\xef\xbb\xbf")
     size = 0
     for batch in source.text_rows():
         for row, ours in zip(batch, cells.take(len(batch)), strict=True):
             line = f"{delimiter.join(map(quoted, row))}{delimiter}{ours_of(ours)}" if row else ours_of(ours)
-            lines[-1] = line
-            lines.append("")
+            lines.append(line)
             size += len(line)
             if size > _FLUSH_CHARACTERS:
                 file.write(_encoded(lines))
-                lines, size = [""], 0
+                lines, size = [], 0
     file.write(_encoded(lines))
 
 
@@ -123,7 +126,8 @@ def _delimiter(spec: OutputSpec) -> str:
 
 
 def _encoded(lines: list[str]) -> bytes:
-    """The lines as UTF-8; a lone surrogate becomes U+FFFD and harms nothing else."""
+    """The lines as UTF-8, each with its end; a lone surrogate becomes U+FFFD and harms nothing else."""
+    lines.append("")
     text = "\n".join(lines)
     try:
         return text.encode()
