@@ -84,6 +84,6 @@ class Pace:
             rest_s = TOLD_REST * told_s if measured > before / TOLD_REST_FALL else 0.0
         hold_sends = min(max(HOLD_SHARE * elapsed_s * measured, HOLD_SENDS_LEAST), HOLD_SENDS_MOST)
         self._hold_s = max(hold_sends / measured, rest_s)
-        is_rise = before is not None and measured > RISE * before
-        refused = refused_pace_per_s if is_rise and refused_pace_per_s is not None else measured
-        self.capacity_per_s = max(measured, sqrt(measured * refused))
+        self.capacity_per_s = measured
+        if before is not None and refused_pace_per_s is not None and measured > RISE * before:
+            self.capacity_per_s = max(measured, sqrt(measured * refused_pace_per_s))
