@@ -97,8 +97,9 @@ def _needs_quotes(text: str) -> bool:
 
 def _without_formulas(row: OutputCells) -> OutputCells:
     """The same cells, but no text from outside begins like a formula."""
-    told: dict[str, Any] = {name: getattr(row, name) for name in _FOREIGN_TEXTS}
-    return row._replace(**{name: f"'{text}" for name, text in told.items() if text and text[0] in _FORMULA})
+    told = {name: getattr(row, name) for name in _FOREIGN_TEXTS}
+    safe: dict[str, Any] = {name: f"'{text}" for name, text in told.items() if text and text[0] in _FORMULA}
+    return row._replace(**safe)
 
 
 def write_csv(file: BinaryIO, source: Source, info: TableInfo, cells: CellStream, spec: OutputSpec) -> None:
