@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from websim_batch.journal import Identity, Journal, Placed, identity, occurrence_key, open_journal, sql
+from websim_batch.journal import (
+    Identity,
+    Journal,
+    Placed,
+    identity,
+    occurrence_key,
+    occurrences,
+    open_journal,
+    sql,
+)
 
 
 def named(*names: str) -> list[bytes]:
@@ -100,6 +109,26 @@ def test_placing_can_begin_anywhere() -> None:
         assert list(found.place(identity.CHUNK + 3)) == whole[identity.CHUNK + 3 :]
         assert list(found.place(len(keys))) == []
     assert [row.key for row in whole] == keys
+
+
+@settings(max_examples=150, deadline=None)
+@given(keys=st.lists(st.sampled_from(named(*"abcdefghijkl")), max_size=60), batch=st.integers(1, 20))
+def test_equal_rows_are_told_apart_wherever_they_stand(keys: list[bytes], batch: int) -> None:
+    """Across batches, chunks, and what was moved to the disk in between: keys, and the first of each kind."""
+    seen: dict[bytes, list[int]] = {}
+    expected = []
+    for position, key in enumerate(keys):
+        expected.append(occurrence_key(key, len(seen.setdefault(key, []))))
+        seen[key].append(position)
+    later = sorted((position, first) for first, *others in seen.values() for position in others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identity, "CHUNK", 7)
+        patch.setattr(occurrences, "_MOST_IN_MEMORY", 16)
+        with settled(keys, batch=batch) as found:
+            assert [row.key for row in found.place()] == expected
+            assert [row.row_id for row in found.place(5)] == list(range(5, len(keys)))
+            assert found.duplicates(100) == later
 
 
 # -- the journal -----------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ Only this package meets sqlite3. What it gives to others:
     read_status                            what a run wrote about itself last, from any process
 """
 
-from websim_batch.journal.identity import Identity, occurrence_key
+from websim_batch.journal.identity import Identity
 from websim_batch.journal.lock import Holder, OutputLock
+from websim_batch.journal.occurrences import occurrence_key
 from websim_batch.journal.places import journal_path, lock_path, old_path, point_to, retire_journal
 from websim_batch.journal.reading import Known, Placed
 from websim_batch.journal.status import JournalStatus, read_status

@@ -14,30 +14,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from hashlib import blake2b
-from itertools import repeat
-from operator import itemgetter
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 
 from websim_batch.journal.faults import plain_words
+from websim_batch.journal.occurrences import KEY_BYTES, Occurrences, split_keys
 from websim_batch.journal.opening import reading_uri
 from websim_batch.journal.reading import Placed
 from websim_batch.journal.store import Journal
 
 CHUNK = 4096
-_INSERT_SIZE = 256
-_INSERT = "INSERT INTO keys (key) VALUES " + ", ".join(["(?)"] * _INSERT_SIZE)
+"""So many keys lie together and are placed at once."""
 
-_first = itemgetter(0)
 _new_placed = partial(tuple.__new__, Placed)
-
-
-def occurrence_key(identity: bytes, occurrence: int) -> bytes:
-    """The key of a row: its identity for the first of equal rows, a hash with the count for later ones."""
-    if not occurrence:
-        return identity
-    return blake2b(identity + occurrence.to_bytes(8, "big"), digest_size=16).digest()
 
 
 class Identity:
@@ -53,13 +43,13 @@ class Identity:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "secure_delete = OFF", "temp_store = FILE"):
             self._db.execute(f"PRAGMA {pragma}")
         self._attach(journal)
-        # Positions count from 1 here: SQLite then appends by itself.
         for table in (
-            "keys (%s, key BLOB)",
-            "again (%s, key BLOB, first INTEGER)",
-            "placed (%s, row_id INTEGER, is_new INTEGER)",
+            "chunks (chunk INTEGER PRIMARY KEY, keys BLOB)",
+            "again (position INTEGER PRIMARY KEY, key BLOB, first INTEGER)",
+            "placed (position INTEGER PRIMARY KEY, row_id INTEGER, is_new INTEGER)",
         ):
-            self._db.execute("CREATE TABLE main." + table % "position INTEGER PRIMARY KEY")
+            self._db.execute("CREATE TABLE main." + table)
+        self._occurrences = Occurrences(self._db)
         self._db.execute("BEGIN")
 
     def __enter__(self) -> Identity:
@@ -75,22 +65,22 @@ class Identity:
         self._db.close()
 
     def add_batch(self, keys: Sequence[bytes]) -> None:
-        """Add the identities of the next rows."""
+        """Add the identities of the next rows, 16 bytes each."""
         self.rows += len(keys)
-        waiting = self._waiting
-        waiting += keys
-        if len(waiting) >= _INSERT_SIZE:
-            with plain_words(self._path):
-                for start in range(0, len(waiting) - _INSERT_SIZE + 1, _INSERT_SIZE):
-                    self._db.execute(_INSERT, waiting[start : start + _INSERT_SIZE])
-            del waiting[: len(waiting) // _INSERT_SIZE * _INSERT_SIZE]
+        with plain_words(self._path):
+            self._occurrences.add(keys)
+            self._waiting += keys
+            while len(self._waiting) >= CHUNK:
+                self._put_chunk()
 
     def settle(self) -> None:
         """Count occurrences and find every row's place; once, after the last batch."""
         with plain_words(self._path):
-            self._db.executemany("INSERT INTO keys (key) VALUES (?)", [(key,) for key in self._waiting])
-            self._waiting.clear()
-            self._count_occurrences()
+            self._put_chunk()
+            # The second and later ones of equal rows get keys of their own.
+            self._db.executemany("INSERT INTO again VALUES (?, ?, ?)", self._occurrences.later_ones())
+            for (chunk,) in self._db.execute(f"SELECT DISTINCT position / {CHUNK} FROM again").fetchall():
+                self._put_own_keys(chunk)
             self._db.execute("COMMIT")
             self._is_in_place = self._fits_in_place()
             if not self._is_in_place:
@@ -98,37 +88,65 @@ class Identity:
 
     def duplicates(self, most: int = 20) -> list[tuple[int, int]]:
         """The first rows that equal an earlier one: (position, position of the first), counted from 0."""
-        query = f"SELECT position - 1, first - 1 FROM again ORDER BY position LIMIT {int(most)}"
+        query = f"SELECT position, first FROM again ORDER BY position LIMIT {int(most)}"
         return list(self._db.execute(query))
 
     def place(self, start: int = 0) -> Iterator[Placed]:
         """Each row's place in input order, from position `start` on."""
         read = self._in_place if self._is_in_place else self._by_key
-        for low in range(start + 1, self.rows + 1, CHUNK):
+        for low in range(start, self.rows, CHUNK):
             with plain_words(self._path):
-                lines = read(low, min(low + CHUNK - 1, self.rows))
+                lines = read(low, min(low + CHUNK, self.rows))
             yield from map(_new_placed, lines)
 
     def _in_place(self, low: int, high: int) -> Iterable[tuple[int, bytes, bool]]:
         """Rows whose number in the journal is their position."""
-        keys = self._db.execute("SELECT key FROM keys WHERE position BETWEEN ? AND ?", (low, high)).fetchall()
-        row_ids = range(low - 1, high)
-        about, ends = "FROM journal.rows WHERE row_id BETWEEN ? AND ?", (low - 1, high - 1)
+        about, ends = "FROM journal.rows WHERE row_id BETWEEN ? AND ?", (low, high - 1)
         known = self._db.execute(f"SELECT count(*) {about}", ends).fetchone()[0]
         # Nearly always none of them is known yet, or all are.
-        are_new: Iterable[bool] = repeat(not known)
-        if 0 < known < len(keys):
+        are_new: Iterable[bool] = repeat(not known, high - low)
+        if 0 < known < high - low:
             some = {row_id for (row_id,) in self._db.execute(f"SELECT row_id {about}", ends)}
-            are_new = [row_id not in some for row_id in row_ids]
-        return zip(row_ids, map(_first, keys), are_new, strict=False)  # `repeat` has no end
+            are_new = [row_id not in some for row_id in range(low, high)]
+        return zip(range(low, high), self._keys(low, high), are_new, strict=True)
 
     def _by_key(self, low: int, high: int) -> Iterable[tuple[int, bytes, bool]]:
         """Rows that were found by their keys."""
-        query = (
-            "SELECT p.row_id, k.key, p.is_new FROM keys AS k JOIN placed AS p USING (position) "
-            "WHERE k.position BETWEEN ? AND ?"
-        )
-        return self._db.execute(query, (low, high)).fetchall()
+        query = "SELECT row_id, is_new FROM placed WHERE position BETWEEN ? AND ?"
+        found = self._db.execute(query, (low, high - 1)).fetchall()
+        keys = self._keys(low, high)
+        return ((row_id, key, is_new) for (row_id, is_new), key in zip(found, keys, strict=True))
+
+    def _put_chunk(self) -> None:
+        """Write the keys that wait, as many as lie together."""
+        self._db.execute("INSERT INTO chunks (keys) VALUES (?)", (b"".join(self._waiting[:CHUNK]),))
+        del self._waiting[:CHUNK]
+
+    def _put_own_keys(self, chunk: int) -> None:
+        """Put the keys that equal rows have of their own in the place of their identities."""
+        keys = bytearray(self._chunk(chunk))
+        query = "SELECT position, key FROM again WHERE position BETWEEN ? AND ?"
+        for position, key in self._db.execute(query, (chunk * CHUNK, chunk * CHUNK + CHUNK - 1)):
+            at = position % CHUNK * KEY_BYTES
+            keys[at : at + KEY_BYTES] = key
+        self._db.execute("UPDATE chunks SET keys = ? WHERE chunk = ?", (keys, chunk + 1))
+
+    def _chunk(self, chunk: int) -> bytes:
+        # SQLite numbers them from 1.
+        found: bytes = self._db.execute("SELECT keys FROM chunks WHERE chunk = ?", (chunk + 1,)).fetchone()[0]
+        return found
+
+    def _keys(self, low: int, high: int) -> list[bytes]:
+        """The keys of the rows from position `low` up to `high`."""
+        first, last = low // CHUNK, (high - 1) // CHUNK
+        joined = b"".join(map(self._chunk, range(first, last + 1)))
+        start = first * CHUNK
+        return split_keys(joined[(low - start) * KEY_BYTES : (high - start) * KEY_BYTES])
+
+    def _chunks(self) -> Iterator[tuple[int, list[bytes]]]:
+        """All keys, with the position of the first of them, some at a time."""
+        for low in range(0, self.rows, CHUNK):
+            yield low, self._keys(low, min(low + CHUNK, self.rows))
 
     def _attach(self, journal: Journal | None) -> None:
         if journal is None:
@@ -138,31 +156,13 @@ class Identity:
             with plain_words(journal.path):
                 self._db.execute("ATTACH ? AS journal", (reading_uri(journal.path),))
 
-    def _count_occurrences(self) -> None:
-        """Give the second and later ones of equal rows keys of their own. SQLite sorts on disk."""
-        db = self._db
-        db.execute("CREATE TABLE main.repeated (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        db.execute("INSERT INTO repeated SELECT key FROM keys GROUP BY key HAVING count(*) > 1")
-        if db.execute("SELECT NOT EXISTS (SELECT * FROM repeated)").fetchone()[0]:
-            return
-        db.execute("CREATE TABLE main.found (position INTEGER, key BLOB, first INTEGER)")
-        equal = db.execute(
-            "SELECT key, position FROM keys WHERE key IN (SELECT key FROM repeated) ORDER BY key, position"
-        )
-        db.executemany("INSERT INTO found VALUES (?, ?, ?)", _later_ones(equal))
-        db.execute("INSERT INTO again SELECT position, key, first FROM found ORDER BY position")
-        db.execute("INSERT OR REPLACE INTO keys SELECT position, key FROM again ORDER BY position")
-        db.execute("DROP TABLE found")
-        db.execute("DROP TABLE repeated")
-
     def _fits_in_place(self) -> bool:
         """Whether each row the journal knows stands in the input where its number says."""
-        strangers = (
-            "SELECT EXISTS (SELECT * FROM journal.rows AS r JOIN keys AS k ON k.position = r.row_id + 1 "
-            "WHERE k.key <> r.key)"
-        )
-        if self._db.execute(strangers).fetchone()[0]:
-            return False
+        query = "SELECT row_id, key FROM journal.rows WHERE row_id BETWEEN ? AND ?"
+        for low, keys in self._chunks():
+            known = self._db.execute(query, (low, low + len(keys) - 1))
+            if any(keys[row_id - low] != key for row_id, key in known):
+                return False
         inside = "SELECT count(*) FROM journal.rows WHERE row_id < ?"
         beyond = "SELECT EXISTS (SELECT * FROM journal.rows WHERE row_id >= ?)"
         if not self._db.execute(beyond, (self.rows,)).fetchone()[0]:
@@ -175,6 +175,9 @@ class Identity:
         db = self._db
         db.execute("CREATE TABLE main.known (key BLOB PRIMARY KEY, row_id INTEGER NOT NULL) WITHOUT ROWID")
         db.execute("INSERT INTO known SELECT key, row_id FROM journal.rows ORDER BY key")
+        db.execute("CREATE TABLE main.keys (position INTEGER PRIMARY KEY, key BLOB)")
+        every = chain.from_iterable(enumerate(keys, low) for low, keys in self._chunks())
+        db.executemany("INSERT INTO keys VALUES (?, ?)", every)
         highest = db.execute("SELECT max(row_id) FROM journal.rows").fetchone()[0]
         db.execute(
             "INSERT INTO placed SELECT position, coalesce(row_id, ? + sum(row_id IS NULL) OVER "
@@ -183,14 +186,4 @@ class Identity:
             (highest,),
         )
         db.execute("DROP TABLE known")
-
-
-def _later_ones(equal: Iterator[tuple[bytes, int]]) -> Iterator[tuple[int, bytes, int]]:
-    """(position, key, first position) of every row but the first of its kind; `equal` is sorted."""
-    before, first, occurrence = b"", 0, 0
-    for identity, position in equal:
-        if identity != before:
-            before, first, occurrence = identity, position, 0
-            continue
-        occurrence += 1
-        yield position, occurrence_key(identity, occurrence), first
+        db.execute("DROP TABLE keys")
