@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from websim_batch.errors import DiskFullError, InternalError, JournalError
-from websim_batch.journal import Journal, JournalWriter, Placed, open_journal, opening
+from websim_batch.journal import Journal, JournalWriter, Placed, open_journal, opening, sql
 from websim_batch.records import Attempt, Result
 
 Work = Callable[["Bench"], Coroutine[Any, Any, None]]
@@ -156,7 +157,7 @@ def test_long_answers_close_a_group(tmp_path: Path) -> None:
     assert [len(group) for group in bench.groups] == [1, 4, 4]
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 31, 33, 127, 129, 255, 256])
+@pytest.mark.parametrize("count", [1, 3, 7, 8, 9, 31, 33, 70, 96, 100, 127, 129, 191, 192, 255, 256])
 def test_every_size_of_group_is_stored_whole(count: int, tmp_path: Path) -> None:
     """However many rows a statement is made for, each row is stored once and nothing beside."""
 
@@ -169,6 +170,34 @@ def test_every_size_of_group_is_stored_whole(count: int, tmp_path: Path) -> None
     assert bench.responses(count + 1) == [*(f"answer {row_id}" for row_id in range(count)), None]
     with open_journal(tmp_path / "j", "read") as journal:
         assert journal._db.execute("SELECT count(*), count(key) FROM rows").fetchone() == (count, count)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [
+        (1, [1]),
+        (3, [4]),
+        (5, [4, 1]),
+        (70, [64, 8]),
+        (95, [64, 32]),
+        (100, [128]),
+        (128, [128]),
+        (250, [256]),
+    ],
+)
+def test_a_group_takes_few_statements(rows: int, sizes: list[int]) -> None:
+    """Up to a quarter of a statement's lines stay empty where that saves another statement."""
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE rows (row_id INTEGER PRIMARY KEY, key BLOB NOT NULL, cells BLOB)")
+    seen: list[str] = []
+    db.set_trace_callback(seen.append)
+
+    sql.ROWS.store(db, [(row_id, key_of(row_id), None) for row_id in range(rows)])
+
+    inserts = [text for text in seen if text.startswith("INSERT")]
+    assert [text.count("), (") + 1 for text in inserts] == sizes
+    assert db.execute("SELECT count(*), count(cells) FROM rows").fetchone() == (rows, 0)
+    db.close()
 
 
 def test_summary_is_committed_with_its_group(tmp_path: Path) -> None:
