@@ -388,7 +388,12 @@ def test_ending_by_401_from_the_middle_on(tmp_path: Path) -> None:
 
         assert (ended.code, ended.summary["exit_reason"]) == (5, "auth")
         assert ended.summary["counts"] == {"ok": 100, "pending": 200}
-        assert 1 <= sandbox.status_count(401) <= 16
+        refused = sandbox.status_count(401)
+        assert 1 <= refused <= 16
+    unfinished = [row for row in read_table(tmp_path / OUT) if row["status"] == "pending"]
+    told = {(row["requests"], row["http_status"], bool(row["started_at"])) for row in unfinished}
+    assert told == {("1", "401", True), ("0", "", False)}
+    assert sum(row["http_status"] == "401" for row in unfinished) == refused
     with Sandbox() as sandbox:
         finish_the_job(tmp_path, sandbox, 300)
         assert sandbox.stats()["requests"] == 200

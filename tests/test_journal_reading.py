@@ -56,6 +56,25 @@ def test_streams_cross_the_edges_of_reads(journal: Journal) -> None:
     assert len(list(journal.known(placed(*range(ROWS))))) == ROWS
 
 
+def test_an_unfinished_row_tells_its_requests(journal: Journal) -> None:
+    """First send, last answer's status, last request's time; what was not sent is none."""
+    note(journal, 0, 1, 2)
+    requests = [
+        Attempt(0, 1, 1, 5, 9_000, 503, "server", "answered"),
+        Attempt(0, 2, 1, 70, 21_499, None, "timeout", "unknown"),
+        Attempt(0, 3, 1, 90, 1_000, None, "connection", "not_sent"),
+        Attempt(1, 1, 1, 8, None, None, None, "unknown"),
+        Attempt(2, 1, 1, 9, 1_000, None, "connection", "not_sent"),
+    ]
+    sql.REQUESTS.store(journal._db, requests)
+
+    assert list(journal.output_cells(placed(0, 1, 2))) == [
+        OutputCells("pending", http_status=503, requests=2, latency_ms=21, started_at=5),
+        OutputCells("pending", requests=1, started_at=8),
+        OutputCells("pending"),
+    ]
+
+
 def test_scattered_rows_are_found_as_well(journal: Journal) -> None:
     """Rows far apart and out of order, as after a reordering of the input."""
     numbers = [(n * 7_919) % 1_000_003 for n in range(2_500)]

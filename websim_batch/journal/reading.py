@@ -67,7 +67,7 @@ Line: TypeAlias = tuple[Any, ...]
 
 _who = itemgetter(0, 1)
 _facts: Callable[[Any], Any] = itemgetter(slice(2, None))
-_RESPONSE, _IMAGE_URL = 3, 4  # in _CELLS
+_STATUS, _RESPONSE, _IMAGE_URL, _REQUESTS = 2, 3, 4, 8  # in _CELLS
 _MOST_REQUESTS = 32_767  # the output's column has 16 bits
 
 _new_known: Callable[[Sequence[Any]], Known] = partial(tuple.__new__, Known)
@@ -96,7 +96,28 @@ def output_cells(db: sqlite3.Connection, placed: Iterable[Placed]) -> Iterator[O
     run_ids = _RunIds(db)
     for _, lines in _matched(db, _CELLS, placed):
         for line in lines:
-            yield PENDING if line is None else _cells_of(line, run_ids)
+            if line is None:
+                yield PENDING
+            elif line[_STATUS] is None and line[_REQUESTS]:
+                yield _unfinished(db, line)
+            else:
+                yield _cells_of(line, run_ids)
+
+
+def _unfinished(db: sqlite3.Connection, line: Line) -> OutputCells:
+    """A row that was sent and has no result: what the ledger tells of its requests."""
+    sent = db.execute(
+        "SELECT started_us, elapsed_us, http_status FROM requests "
+        "WHERE row_id = ? AND delivery <> 'not_sent' ORDER BY number",
+        (line[0],),
+    ).fetchall()
+    elapsed_us = sent[-1][1]
+    return PENDING._replace(
+        http_status=next((http_status for _, _, http_status in reversed(sent) if http_status), None),
+        requests=min(line[_REQUESTS], _MOST_REQUESTS),
+        latency_ms=None if elapsed_us is None else round(elapsed_us / 1000),
+        started_at=sent[0][0],
+    )
 
 
 class _RunIds(dict[int | None, str | None]):
