@@ -174,7 +174,7 @@ def test_the_fast_path_does_not_suspend() -> None:
 
 
 def test_trying_overtakes_nobody() -> None:
-    """try_acquire gives nothing while someone waits, while a ceiling has to be looked at, or while paced."""
+    """try_acquire gives nothing while someone waits, nor before there is a limiter for the pace."""
 
     async def main() -> list[bool]:
         free, narrow, ceiled, paced = make(), make(concurrency=1), make(Ceiling(60, 60.0)), make(found=9.0)
@@ -186,6 +186,31 @@ def test_trying_overtakes_nobody() -> None:
         return tried
 
     assert run(main()) == [True, False, False, False]
+
+
+def test_trying_keeps_to_the_ceiling_and_to_the_pace() -> None:
+    """Without any waiting: as many at once as the limiter holds, as many in a window as the ceiling says."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        throttle = make(Ceiling(1000, 1.0), concurrency=10_000)
+        throttle.settle(await throttle.acquire(), ACCEPTED)
+        for _ in range(3000):  # until the ramp's answers allow any number
+            throttle.settle(await throttle.acquire(), ACCEPTED)
+        await asyncio.sleep(2.0)
+        granted: list[float] = []
+        while loop.time() < 8.0:
+            while (grant := throttle.try_acquire()) is not None:
+                granted.append(grant.sent_at)
+            await asyncio.sleep(0.001)
+        return granted
+
+    granted = run(main())
+
+    depth = limiter_depth(1000 / 1.025)
+    assert 0.9 * 1000 < len(granted) / (granted[-1] - granted[0]) <= 1000
+    assert max(sum(at <= later < at + 0.0005 for later in granted) for at in granted[::50]) <= depth + 1
+    assert all(later - at >= 1.0 for at, later in zip(granted, granted[1000:], strict=False))
 
 
 def test_a_ceiling_of_one_an_hour_is_survived() -> None:

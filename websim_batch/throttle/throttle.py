@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import inf
 
 from aiolimiter import AsyncLimiter
@@ -55,14 +56,13 @@ class Throttle:
         self._granted_at = -inf
 
     def try_acquire(self) -> Grant | None:
-        """A grant, if one can be had at once with no pace or ceiling to look at and nobody waiting; else None."""
-        if self._queued or self._logs:
+        """A grant, if one can be had at once and nobody waits for one; else None."""
+        if self._queued:
             return None
         now = self._clock()
-        controller = self._controller
-        if controller.next_send_at(now) > now or controller.pace_per_s(now) is not None:
+        if self._next_send_at(now) > now or not self._is_within_pace(now):
             return None
-        return controller.on_send(now)
+        return self._grant(now)
 
     async def acquire(self) -> Grant:
         """Wait until one request may be sent now; the caller sends it in the same turn of the loop.
@@ -147,6 +147,9 @@ class Throttle:
                 self._is_paced = True  # then look again: the gate may have closed meanwhile
             else:
                 break
+        return self._grant(now)
+
+    def _grant(self, now: float) -> Grant:
         self._is_paced = False
         self._granted_at = now
         for log in self._logs:
@@ -154,17 +157,37 @@ class Throttle:
         return self._controller.on_send(now)
 
     def _next_send_at(self, now: float) -> float:
-        return max([self._controller.next_send_at(now), *(log.next_send_at() for log in self._logs)])
+        at = self._controller.next_send_at(now)
+        for log in self._logs:
+            at = max(at, log.next_send_at())
+        return at
 
     def _pace_per_s(self, now: float) -> float:
         return min(self._controller.pace_per_s(now) or inf, self._ceiling_pace_per_s)
+
+    def _is_within_pace(self, now: float) -> bool:
+        """Whether the limiter lets the next send through at once; it has counted it then."""
+        pace = self._pace_per_s(now)
+        if pace == inf or self._is_paced:
+            return True
+        limiter = self._limiter
+        if limiter is None or self._has_moved(pace) or not limiter.has_capacity():
+            return False
+        with suppress(
+            StopIteration
+        ):  # with capacity left `acquire` waits for nothing, so one step is all of it
+            limiter.acquire().send(None)
+        return True
+
+    def _has_moved(self, pace: float) -> bool:
+        return abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP
 
     async def _tuned_limiter(self, now: float) -> AsyncLimiter | None:
         """The limiter for the present pace; a new one starts as full as the last grant left it: no burst."""
         pace = self._pace_per_s(now)
         if pace == inf:
             self._limiter = None
-        elif self._limiter is None or abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP:
+        elif self._limiter is None or self._has_moved(pace):
             depth = limiter_depth(pace)
             self._limiter, self._limiter_pace_per_s = AsyncLimiter(depth, depth / pace), pace
             await self._limiter.acquire(max(0.0, depth - (now - self._granted_at) * pace))
