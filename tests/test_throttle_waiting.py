@@ -213,6 +213,30 @@ def test_trying_keeps_to_the_ceiling_and_to_the_pace() -> None:
     assert all(later - at >= 1.0 for at, later in zip(granted, granted[1000:], strict=False))
 
 
+def test_what_a_wide_ceiling_let_through_is_no_burst_after_a_refusal() -> None:
+    """The limiter was asked for many sends at once; after a pause the measured pace holds, from the first send on."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        throttle = make(Ceiling(1_000_000, 1.0))
+        for _ in range(200):
+            throttle.settle(await throttle.acquire(), ACCEPTED)
+        await asyncio.sleep(10.0)  # 200 in 12 s: about 17/s
+        throttle.settle(await throttle.acquire(), Signal("refused", retry_after_s=2.0, latency_s=0.005))
+        throttle.settle(await throttle.acquire(), ACCEPTED)  # the probe
+        opened, granted = loop.time(), []
+        while loop.time() < opened + 2.0:
+            grant = await throttle.acquire()
+            granted.append(grant.sent_at - opened)
+            throttle.settle(grant, ACCEPTED)
+        return granted
+
+    granted = run(main())
+
+    assert sum(at <= 0.1 for at in granted) <= 3
+    assert len(granted) <= 2 * 17 + 2
+
+
 def test_a_ceiling_of_one_an_hour_is_survived() -> None:
     """The ramp's clock does not overflow over waits of hours."""
 

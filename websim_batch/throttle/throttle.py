@@ -52,7 +52,7 @@ class Throttle:
         self._timer: asyncio.TimerHandle | None = None
         self._limiter: AsyncLimiter | None = None
         self._limiter_pace_per_s = inf
-        self._is_paced = False  # the limiter has let the next send through
+        self._paced = 0  # so many sends the limiter has let through already
         self._granted_at = -inf
 
     def try_acquire(self) -> Grant | None:
@@ -142,15 +142,14 @@ class Throttle:
             at = self._next_send_at(now)
             if at > now:
                 await self._wait_until(at)
-            elif not self._is_paced and (limiter := await self._tuned_limiter(now)) is not None:
-                await limiter.acquire()
-                self._is_paced = True  # then look again: the gate may have closed meanwhile
+            elif self._is_within_pace(now):
+                return self._grant(now)
             else:
-                break
-        return self._grant(now)
+                await self._wait_for_limiter(now)  # then look again: the gate may have closed meanwhile
 
     def _grant(self, now: float) -> Grant:
-        self._is_paced = False
+        if self._paced:
+            self._paced -= 1
         self._granted_at = now
         for log in self._logs:
             log.record(now)
@@ -163,35 +162,41 @@ class Throttle:
         return at
 
     def _pace_per_s(self, now: float) -> float:
-        return min(self._controller.pace_per_s(now) or inf, self._ceiling_pace_per_s)
+        pace = self._controller.pace_per_s(now)
+        return self._ceiling_pace_per_s if pace is None else min(pace, self._ceiling_pace_per_s)
 
     def _is_within_pace(self, now: float) -> bool:
-        """Whether the limiter lets the next send through at once; it has counted it then."""
+        """Whether the limiter lets the next send through at once.
+
+        It is asked for what falls due in about a millisecond, so that a pace far away costs nothing for each send.
+        """
         pace = self._pace_per_s(now)
-        if pace == inf or self._is_paced:
+        if pace == inf:
             return True
         limiter = self._limiter
-        if limiter is None or self._has_moved(pace) or not limiter.has_capacity():
+        if limiter is None or self._has_moved(pace):
             return False
-        with suppress(
-            StopIteration
-        ):  # with capacity left `acquire` waits for nothing, so one step is all of it
-            limiter.acquire().send(None)
+        if not self._paced:
+            some = max(1, int(pace / 1000))
+            if not limiter.has_capacity(some):
+                return False
+            with suppress(StopIteration):  # with capacity left it waits for nothing, so one step is all of it
+                limiter.acquire(some).send(None)
+            self._paced = some
         return True
 
     def _has_moved(self, pace: float) -> bool:
-        return abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP
+        return pace != self._limiter_pace_per_s and abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP
 
-    async def _tuned_limiter(self, now: float) -> AsyncLimiter | None:
-        """The limiter for the present pace; a new one starts as full as the last grant left it: no burst."""
+    async def _wait_for_limiter(self, now: float) -> None:
+        """Have one send let through; a new limiter starts as full as the last grant left it: no burst."""
         pace = self._pace_per_s(now)
-        if pace == inf:
-            self._limiter = None
-        elif self._limiter is None or self._has_moved(pace):
+        if self._limiter is None or self._has_moved(pace):
             depth = limiter_depth(pace)
-            self._limiter, self._limiter_pace_per_s = AsyncLimiter(depth, depth / pace), pace
+            self._limiter, self._limiter_pace_per_s, self._paced = AsyncLimiter(depth, depth / pace), pace, 0
             await self._limiter.acquire(max(0.0, depth - (now - self._granted_at) * pace))
-        return self._limiter
+        await self._limiter.acquire()
+        self._paced = 1
 
     async def _wait_until(self, at: float) -> None:
         self._waker = self._loop.create_future()
