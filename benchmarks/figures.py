@@ -87,7 +87,7 @@ def throttle_ratio(bench: Bench) -> float:
     with Server() as server:
         return median(
             paired(
-                bench.repeats + 2,  # the difference is small, so it takes more pairs
+                3 * bench.repeats,  # the difference is small, so it takes more pairs
                 lambda: bench.run(table, server, 64, product=UNTHROTTLED).wall_s,
                 lambda: bench.run(table, server, 64, options=ceiling).wall_s,
             )
