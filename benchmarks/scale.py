@@ -28,10 +28,10 @@ class Line:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.what:<44}{self.wall_s:>9.2f} s{self.cpu_s:>9.2f} s{self.peak_mb:>8.1f} MB  {self.note}"
+        return f"| {self.what} | {self.wall_s:.2f} s | {self.cpu_s:.2f} s | {self.peak_mb:.0f} MB | {self.note} |"
 
 
-HEADER = f"{'':<44}{'wall':>11}{'CPU':>11}{'peak':>11}"
+HEADER = "| | wall | CPU | peak | |\n|---|---|---|---|---|"
 
 
 def series(bench: Bench) -> Iterator[Line]:
