@@ -116,6 +116,9 @@ class Lines:
         except TimeoutError as error:
             place = f"{url.host}:{url.port}"
             raise OutageError(f"no connection to {place} within {self._connect_timeout_s:g} s") from error
+        if opened.transport is None or opened.transport.is_closing():
+            opened.close()
+            raise foreign.ClientConnectionResetError("the connection was closed before it was used")
         return Line(opened, self._loop)
 
 
@@ -144,8 +147,6 @@ class Line(asyncio.Protocol):
 
     def ask(self, request: bytes) -> asyncio.Future[Heard]:
         """Write the request; its answer, or ConnectionFailedError."""
-        if self._transport.is_closing():
-            raise foreign.ClientConnectionResetError("the connection was closed before it was used")
         self.is_reusable = False
         self._begin()  # nothing of the last answer may pass for this one's
         waiter = self._waiter = self._loop.create_future()
