@@ -149,7 +149,8 @@ def test_404_for_everything_after_a_success_stops_the_run_too(tmp_path: Path) ->
         ended = call("run", table, "-o", output, "--base-url", sandbox.base_url, "--json", "--concurrency", 4)
 
         assert (ended.code, ended.summary["exit_reason"]) == (5, "not_found")
-        assert sandbox.status_count(404) <= 4 + 3
+        # Three may be refused before the last success is heard, four are in a row, three were on their way then.
+        assert sandbox.status_count(404) <= 3 + 4 + 3
         assert ended.summary["counts"]["ok"] == 10
 
 
