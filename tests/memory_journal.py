@@ -49,10 +49,24 @@ class MemoryJournal:
             if row_id not in self.rows or self.rows[row_id][0] != key:
                 yield OutputCells("pending")
             elif result is None:
-                yield OutputCells("pending", requests=self._requests_of(row_id)[0])
+                yield self._unfinished(row_id)
             else:
                 shown = result._replace(request_hash=result.request_hash and result.request_hash.hex())
                 yield OutputCells(*shown[1:-1], self.run_ids.get(result.run))
+
+    def _unfinished(self, row_id: int) -> OutputCells:
+        sent = [a for a in self.attempts() if a.row_id == row_id and a.delivery != "not_sent"]
+        if not sent:
+            return OutputCells("pending")
+        statuses = [a.http_status for a in sent if a.http_status is not None]
+        last_us = sent[-1].elapsed_us
+        return OutputCells(
+            "pending",
+            http_status=statuses[-1] if statuses else None,
+            requests=len(sent),
+            latency_ms=None if last_us is None else round(last_us / 1000),
+            started_at=sent[0].started_us,
+        )
 
     def attempts(self) -> Iterator[Attempt]:
         """The ledger, by row and number."""

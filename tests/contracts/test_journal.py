@@ -132,7 +132,8 @@ def test_intent_is_a_request_whose_fate_is_unknown(bench: Bench) -> None:
 
     assert list(bench.journal.attempts()) == [intent(0)]
     assert list(bench.journal.known(placed(0))) == [Known(cells=b"cells", requests=1, number=1)]
-    assert list(bench.journal.output_cells(placed(0))) == [OutputCells("pending", requests=1)]
+    told = OutputCells("pending", requests=1, started_at=1_000)
+    assert list(bench.journal.output_cells(placed(0))) == [told]
     assert bench.journal.ledger() == LedgerFacts(unknown=1, open=1)
 
 
@@ -170,6 +171,8 @@ def test_attempt_without_result_leaves_the_row_pending(bench: Bench) -> None:
 
     assert [attempt.number for attempt in bench.journal.attempts()] == [1, 2]
     assert list(bench.journal.known(placed(0))) == [Known(requests=2, number=2)]
+    told = OutputCells("pending", http_status=500, requests=2, started_at=1_001)
+    assert list(bench.journal.output_cells(placed(0))) == [told]
 
 
 def test_requests_that_were_not_sent_do_not_count_but_keep_their_number(bench: Bench) -> None:
