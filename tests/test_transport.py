@@ -220,6 +220,7 @@ def test_a_body_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"", "closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nabc", "received 3 of 10 bytes"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nab", "was cut"),
+        (b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n", "closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Le", "closed the connection without an answer"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "no valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\nConnection: close\r\n\r\n", "no valid HTTP"),
@@ -286,8 +287,30 @@ def test_a_connection_that_breaks_says_nothing_of_the_answer_before(is_quick: bo
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n", b"abcde"),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end", b"until the end"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01b\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n0\r\n\r\n", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nConnection: close\r\n\r\nok", b"ok"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+            b"Content-Encoding: gzip\r\n\r\n",
+            b"ok",
+        ),
     ],
-    ids=["continue", "hints", "chunked", "until closed", "empty"],
+    ids=[
+        "continue",
+        "hints",
+        "chunked",
+        "until closed",
+        "empty",
+        "line feeds",
+        "folded",
+        "control",
+        "blanks",
+        "identity",
+        "trailer",
+    ],
 )
 def test_a_body_is_read_to_its_end_however_it_is_told(reply: bytes, body: bytes, is_quick: bool) -> None:
     """By length, in chunks, by the connection's end; answers that announce another one are passed over."""

@@ -134,6 +134,10 @@ class Line(asyncio.Protocol):
         self._loop = loop
         self._waiter: asyncio.Future[Heard] | None = None
         self._parser = httptools.HttpResponseParser(self)
+        # What aiohttp reads too: such servers exist, and a paid answer must not be lost to a blank.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
         self._begin()
         self._transport.set_protocol(self)
 
@@ -160,7 +164,7 @@ class Line(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"the answer is no valid HTTP: {one_line(str(error))}")
         if not self._is_head_whole:
             self._head_bytes += len(data)
@@ -182,7 +186,9 @@ class Line(asyncio.Protocol):
             self._begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field of the head; of equal ones the first counts."""
+        """One field of the head; of equal ones the first counts, and what trails a body none."""
+        if self._is_head_whole:
+            return
         self._headers.setdefault(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
@@ -211,12 +217,13 @@ class Line(asyncio.Protocol):
         self._opened.close()
         if self._waiter is None:
             return
-        if not self._is_head_whole:
+        status = self._parser.get_status_code() if self._is_head_whole else 0
+        if status < 200:
             reason = "the server closed the connection without an answer"
             self._fail(reason if exc is None else f"the connection broke: {one_line(str(exc))}")
             return
-        status = self._parser.get_status_code()
-        is_whole = exc is None and not self._headers.keys() & {"content-length", "transfer-encoding"}
+        is_chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
+        is_whole = exc is None and not is_chunked and "content-length" not in self._headers
         if is_whole or not 200 <= status < 300:  # of a cut refusal counts what came
             self._finish(Heard(status, self._headers, b"".join(self._chunks)))
         else:
