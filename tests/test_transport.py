@@ -320,6 +320,20 @@ def test_a_body_is_read_to_its_end_however_it_is_told(reply: bytes, body: bytes,
     assert (response.status, response.body) == (200, body)
 
 
+def test_a_change_of_protocol_is_an_answer_and_no_fault_of_ours() -> None:
+    """101 and bytes of another protocol: its status is told, and nothing is thrown into the event loop."""
+    faults: list[object] = []
+
+    async def one(sender: Transport) -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        return (await sender.send(WireRequest(server.url, BODY))).status
+
+    reply = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nother words"
+    with RawServer(lambda n: reply) as server:
+        assert use(TransportSettings(), one) == 101
+    assert faults == []
+
+
 @both_ways
 def test_what_was_not_asked_for_is_no_answer(is_quick: bool) -> None:
     """A second answer behind the first, at once or later, is not taken for the next request's."""
