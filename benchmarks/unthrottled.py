@@ -20,6 +20,13 @@ class Unthrottled(Throttle):
         """A grant."""
         return Grant(self._clock(), 0, 0)
 
+    def hold(self, grant: Grant) -> None:
+        """Nothing counts it."""
+
+    def leave(self, grant: Grant) -> bool:
+        """It may."""
+        return True
+
     def settle(self, grant: Grant, signal: Signal) -> None:
         """Nothing is learned."""
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests import virtual_time
 from websim_batch.engine import Batch, Counters, Engine, Rules, Work
+from websim_batch.errors import HeldBackError
 from websim_batch.records import Answer, Attempt, Ceiling, Reply, Request, Result, StopReason
 from websim_batch.retry import RetryPolicy
-from websim_batch.throttle import Throttle
+from websim_batch.throttle import Grant, Throttle
 
 COMMIT_S = 0.005
-
-Server = Callable[[Request], Awaitable[Reply]]
 
 
 class Writer:
@@ -87,9 +86,13 @@ def drive(
     ceilings: tuple[Ceiling, ...] = (),
     policy: RetryPolicy | None = None,
     then: Callable[[Engine, asyncio.AbstractEventLoop], None] | None = None,
+    connect_s: Callable[[float], float] = lambda now: 0.0,
     **rules: Any,
 ) -> Story:
-    """Run so many rows. `answer(row, its n-th request, time)` gives how long the answer takes, and the answer."""
+    """Run so many rows. `answer(row, its n-th request, time)` gives how long the answer takes, and the answer.
+
+    `connect_s(time)` is how long a request that is granted then waits for its connection.
+    """
     random.seed(7)
 
     async def main() -> Story:
@@ -99,9 +102,14 @@ def drive(
         story = Story(None, counters, writer, 0.0)
         in_flight = 0
 
-        async def attempt(request: Request) -> Reply:
+        async def attempt(request: Request, grant: Grant) -> Reply:
             nonlocal in_flight
             row = int(request.model)
+            if wait_s := connect_s(loop.time()):
+                throttle.hold(grant)
+                await asyncio.sleep(wait_s)
+                if not throttle.leave(grant):
+                    raise HeldBackError("held back")
             seen[row] = seen.get(row, 0) + 1
             numbers = [number for row_id, number in writer.durable if row_id == row]
             story.sends.append((loop.time(), row, len(numbers) >= seen[row]))

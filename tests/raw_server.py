@@ -25,12 +25,15 @@ def answer(
 class RawServer:
     """Answers the n-th request with `script(n)` (from 1); bytes after HANG are never sent; b"" closes at once.
 
-    `requests` keeps each request's head and body, `connections` counts the accepted ones.
+    `requests` keeps each request's head and body, `arrivals` when its first bytes came, in seconds; `connections`
+    counts the accepted ones. A TLS handshake begins only after `handshake_s`.
     """
 
     script: Callable[[int], bytes]
     tls: ssl.SSLContext | None = None
+    handshake_s: float = 0.0
     requests: list[tuple[str, bytes]] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
     connections: int = 0
 
     def __enter__(self) -> RawServer:
@@ -55,7 +58,7 @@ class RawServer:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
@@ -72,21 +75,28 @@ class RawServer:
         # A task of our own: the one that asyncio makes complains loudly when it is cancelled at the end.
         self.connections += 1
         self._writers.append(writer)
+        if self.tls is not None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # the greeting is for the TLS layer
         task = asyncio.create_task(self._talk(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self.tls is not None:
+                await asyncio.sleep(self.handshake_s)
+                await writer.start_tls(self.tls)
             while await self._answer_one(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             pass
         finally:
             writer.close()
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first = await reader.readexactly(1)
+        self.arrivals.append(self._loop.time())
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
         length = next(
             (int(line[15:]) for line in head.splitlines() if line.lower().startswith("content-length:")), 0
         )

@@ -104,6 +104,62 @@ def test_conservation_whenever_it_is_stopped(seed: int, at_s: float, grace_s: fl
     assert_conserved(story, 2000)
 
 
+def test_requests_that_wait_for_connections_keep_to_the_ceiling() -> None:
+    """The first ones leave 0.95 s late, among others that leave at once: still 5 in a second at most."""
+    story = drive(
+        60,
+        lambda row, n, now: (0.05, ok()),
+        ceilings=(Ceiling(5, 1.0),),
+        connect_s=lambda now: 0.95 if now < 3 else 0.0,
+    )
+
+    left = [at for at, _, _ in story.sends]
+    assert story.statuses == {"ok": 60}
+    assert all(sum(at <= later <= at + 1.0 for later in left) <= 5 for at in left)
+
+
+def test_no_request_leaves_while_the_gate_is_closed() -> None:
+    """Those that were connecting when the 429 came are called back, and are the next to go after the wait."""
+    story = drive(
+        200,
+        lambda row, n, now: (0.05, refusal(5.0) if row == 0 and n == 1 else ok()),
+        connect_s=lambda now: 0.0 if now < 0.01 else 0.3,
+    )
+
+    times = [at for at, _, _ in story.sends]
+    refused_at = times[0] + 0.05
+    assert story.statuses == {"ok": 200}
+    assert not any(refused_at < at < refused_at + 5 for at in times)
+    assert len(times) == 201
+    assert story.counters.sent == 201
+    assert sorted(row for _, row, _ in story.sends[2:6]) == [0, 2, 3, 4]
+    assert_conserved(story, 200)
+
+
+def test_a_request_that_is_connecting_at_a_stop_is_not_sent() -> None:
+    """Its row stays pending, its intent is withdrawn, and the run ends without waiting for an answer."""
+    story = drive(
+        50,
+        lambda row, n, now: (0.05, ok()),
+        connect_s=lambda now: 2.0,
+        then=lambda engine, loop: loop.call_at(1.0, engine.stop, STOPPED) and None,
+    )
+
+    assert (story.stop, story.sends, story.statuses) == (STOPPED, [], {"pending": 50})
+    assert story.ended_s <= 3.0
+    assert story.counters.sent == 0
+    assert_conserved(story, 50)
+
+
+def test_a_request_starts_when_it_leaves() -> None:
+    """`started_at` of a row, and its line in the ledger, tell when it was sent, not when it was granted."""
+    story = drive(1, lambda row, n, now: (0.5, ok()), connect_s=lambda now: 10.0)
+
+    result, attempt = story.writer.results[0], story.writer.ledger[0, 1]
+    assert result.started_us == attempt.started_us
+    assert attempt.elapsed_us == 500_000
+
+
 def test_a_slow_row_holds_up_nobody() -> None:
     """Row 0 takes 20 s; 5,000 others finish at full rate meanwhile."""
     story = drive(5001, lambda row, n, now: (20.0 if row == 0 else 0.05, ok()))

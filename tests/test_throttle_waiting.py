@@ -333,6 +333,123 @@ def test_random_cancellations_lose_no_permit() -> None:
     assert run(main()) == (100, 0)
 
 
+# ---- requests that wait for their connection
+
+
+def test_a_held_request_counts_from_its_leaving() -> None:
+    """One an hour: held for ten minutes, then an hour and its margin until the next."""
+
+    async def main() -> tuple[bool, float]:
+        throttle = make(Ceiling(1, 3600.0))
+        grant = await throttle.acquire()
+        throttle.hold(grant)
+        waiter = asyncio.create_task(throttle.acquire())
+        await asyncio.sleep(600)
+        may_leave = throttle.leave(grant)
+        throttle.settle(grant, ACCEPTED)
+        return may_leave, (await waiter).sent_at
+
+    assert run(main()) == (True, pytest.approx(600 + 3603.6, abs=0.1))
+
+
+def test_a_held_request_blocks_the_ceiling_however_long() -> None:
+    """Nobody can say when it leaves; so with all of N held, none is granted."""
+
+    async def main() -> bool:
+        throttle = make(Ceiling(2, 1.0), concurrency=8)
+        for _ in range(2):
+            throttle.hold(await throttle.acquire())
+        waiter = asyncio.create_task(throttle.acquire())
+        await asyncio.sleep(1000)
+        is_waiting = not waiter.done()
+        waiter.cancel()
+        return is_waiting
+
+    assert run(main())
+
+
+@pytest.mark.parametrize("end", ["released", "outage"])
+def test_a_held_request_that_never_leaves_is_no_send(end: str) -> None:
+    """Of one an hour: what still holds the next one is the pacing, for half an hour."""
+
+    async def main() -> float:
+        throttle = make(Ceiling(1, 3600.0))
+        grant = await throttle.acquire()
+        throttle.hold(grant)
+        if end == "released":
+            throttle.release(grant)
+        else:
+            throttle.settle(grant, Signal("outage"))
+        return (await throttle.acquire()).throttled_s
+
+    assert run(main()) == pytest.approx(1800, rel=0.01)
+
+
+def test_what_was_answered_has_left_whether_it_was_told_or_not() -> None:
+    """A held request that is settled by an answer counts under the ceiling."""
+
+    async def main() -> float:
+        throttle = make(Ceiling(1, 3600.0))
+        grant = await throttle.acquire()
+        throttle.hold(grant)
+        await asyncio.sleep(10)
+        throttle.settle(grant, ACCEPTED)
+        return (await throttle.acquire()).throttled_s
+
+    assert run(main()) == pytest.approx(3603.6, abs=0.1)
+
+
+def test_a_request_is_called_back_if_the_gate_closed_before_it_left() -> None:
+    """Also if it is open again; the new grant may leave."""
+
+    async def main() -> list[bool]:
+        throttle = make(found=100.0)
+        held, refused = await throttle.acquire(), await throttle.acquire()
+        throttle.hold(held)
+        throttle.settle(refused, Signal("refused", retry_after_s=2.0, latency_s=0.01))
+        left = [throttle.leave(held)]
+        throttle.settle(await throttle.acquire(), ACCEPTED)  # the probe
+        left.append(throttle.leave(held))
+        throttle.release(held)
+        again = await throttle.acquire()
+        throttle.hold(again)
+        return [*left, throttle.leave(again)]
+
+    assert run(main()) == [False, False, True]
+
+
+def test_a_probe_is_waited_for_until_it_leaves() -> None:
+    """While the probe's connection is made, nothing else goes; its patience begins when it leaves."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        throttle = make(found=1000.0)
+        throttle.settle(await throttle.acquire(), Signal("refused", latency_s=0.01))
+        probe = await throttle.acquire()
+        throttle.hold(probe)
+        waiter = asyncio.create_task(throttle.acquire())
+        await asyncio.sleep(5)
+        waits = [float(waiter.done())]
+        assert throttle.leave(probe)
+        left_at = loop.time()
+        return [*waits, (await waiter).sent_at - left_at]
+
+    assert run(main()) == [0.0, pytest.approx(0.1, abs=0.01)]
+
+
+def test_a_shut_throttle_lets_nothing_leave() -> None:
+    """At a stop nothing new is sent."""
+
+    async def main() -> bool:
+        throttle = make()
+        grant = await throttle.acquire()
+        throttle.hold(grant)
+        throttle.shut()
+        return throttle.leave(grant)
+
+    assert run(main()) is False
+
+
 def test_a_waiting_throttle_does_not_poll() -> None:
     """An hour of Retry-After costs a handful of turns of the loop."""
 

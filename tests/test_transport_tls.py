@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from live import Ended, prompts_table, query, run, statuses
+from live import Ended, prompts_table, query, run, statuses, write_table
 from raw_server import RawServer, answer
 
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None"
@@ -29,11 +29,54 @@ def tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
 def run_against(folder: Path, server: RawServer, authority: trustme.CA, prelude: str = "") -> Ended:
     """A run of 60 rows by a process that trusts the authority."""
     table = prompts_table(folder / "in.csv", 60)
+    options = ("--concurrency", 4, "--give-up-after", 1)
+    return run_table(folder, table, server, authority, *options, prelude=prelude)
+
+
+def run_table(
+    folder: Path, table: Path, server: RawServer, authority: trustme.CA, *options: object, prelude: str = ""
+) -> Ended:
+    """A run of this table by a process that trusts the authority."""
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     base_url = server.url.removesuffix("/api/run")
-    options = ("--base-url", base_url, "--concurrency", 4, "--give-up-after", 1)
+    more = ("--base-url", base_url, "--json", *options)
     env = {"SSL_CERT_FILE": str(folder / "ca.pem"), "PYTHONWARNINGS": "default::ResourceWarning"}
-    return run(folder, "run", table, "-o", folder / "out.csv", *options, prelude=prelude, env=env)
+    return run(folder, "run", table, "-o", folder / "out.csv", *more, prelude=prelude, env=env)
+
+
+@pytest.mark.parametrize("length", [10, 70_000], ids=["own lines", "aiohttp's session"])
+def test_a_slow_handshake_does_not_squeeze_the_ceiling(
+    tmp_path: Path, authority: trustme.CA, length: int
+) -> None:
+    """5/s and connections that take 0.9 s: never more than 5 requests arrive within a second (judged 20 ms shorter)."""
+    table = write_table(tmp_path / "in.csv", ([f"{i}" + "x" * length] for i in range(25)))
+    with RawServer(lambda n: answer(), tls(authority, "127.0.0.1"), handshake_s=0.9) as server:
+        ended = run_table(tmp_path, table, server, authority, "--rate", "5/s", "--concurrency", 16)
+
+    at = server.arrivals
+    assert ended.code == 0, ended.err
+    assert len(at) == 25
+    assert max(sum(first <= later <= first + 0.98 for later in at) for first in at) <= 5
+
+
+@pytest.mark.parametrize("length", [10, 70_000], ids=["own lines", "aiohttp's session"])
+def test_a_connection_that_stands_too_late_waits_for_the_gate(
+    tmp_path: Path, authority: trustme.CA, length: int
+) -> None:
+    """A 429 comes while others connect: none of them is sent before Retry-After is over, and all are used then."""
+
+    def script(number: int) -> bytes:
+        return answer(status="429 Slow", headers="Retry-After: 2\r\n") if number == 1 else answer()
+
+    table = write_table(tmp_path / "in.csv", ([f"{i}" + "x" * length] for i in range(12)))
+    with RawServer(script, tls(authority, "127.0.0.1"), handshake_s=0.7) as server:
+        ended = run_table(tmp_path, table, server, authority, "--concurrency", 6)
+
+    at = server.arrivals
+    assert ended.code == 0, ended.err
+    assert ended.summary["sent"] == len(at) == 13
+    assert [late for late in at if at[0] + 0.1 < late < at[0] + 2] == []
+    assert server.connections <= 6
 
 
 @pytest.mark.parametrize("prelude", ["", WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])

@@ -13,6 +13,7 @@ A row that fails is a value in a column; only what stops a whole run, or one cal
     ├── EndpointRefusesError         the endpoint refuses everything; what finished is saved (exit 5)
     ├── DiskFullError                the disk is full or failed under the journal or the output (exit 4)
     ├── InternalError                a fault of ours; what finished is saved (exit 1)
+    ├── HeldBackError                a request that the throttle called back before its first byte; stays inside
     └── RequestError                 one request failed; `error_type` says how
         ├── TransportError           no answer came back
         │   ├── RequestTimeoutError  nothing within the timeout
@@ -94,6 +95,10 @@ class DiskFullError(WebsimBatchError):
 
 class InternalError(WebsimBatchError):
     """A fault of ours; what finished is saved."""
+
+
+class HeldBackError(WebsimBatchError):
+    """The request's connection stands, but it may not be sent any more; it waits for its turn again."""
 
 
 class RequestError(WebsimBatchError):

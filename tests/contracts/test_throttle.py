@@ -68,6 +68,27 @@ def test_a_snapshot_counts_what_is_out(make: Callable[[], Throttle]) -> None:
     assert virtual_time.run(main()) == [0, 1, 0]
 
 
+def test_a_held_grant_is_in_flight_until_it_is_given_back(make: Callable[[], Throttle]) -> None:
+    """Held, left, settled; or held and released."""
+
+    async def main() -> list[int]:
+        throttle = make()
+        counts = []
+        for is_sent in (True, False):
+            grant = await throttle.acquire()
+            throttle.hold(grant)
+            counts.append(throttle.snapshot().in_flight)
+            if is_sent:
+                assert throttle.leave(grant)
+                throttle.settle(grant, SIGNALS[0])
+            else:
+                throttle.release(grant)
+            counts.append(throttle.snapshot().in_flight)
+        return counts
+
+    assert virtual_time.run(main()) == [1, 0, 1, 0]
+
+
 @pytest.mark.parametrize("signal", SIGNALS, ids=repr)
 def test_every_signal_is_survived(make: Callable[[], Throttle], signal: Signal) -> None:
     """Whatever a request met, the next grant comes, and the state can be told in a few words."""

@@ -266,6 +266,26 @@ SCENARIOS: dict[str, Scenario] = {
         (0.50, 0.50),
         (0.02, 0.03),
     ),
+    "10 s ban, slow handshakes": Scenario(
+        lambda: Server(Ban(TokenBucket(10, 20), 10), SHORT, retry_after=exact, handshake_s=1.0),
+        2000,
+        (0.55, 0.55),
+        (0.0025, 0.0025),
+    ),
+    "window 500/60 s, Retry-After, slow handshakes": Scenario(
+        lambda: Server(FixedWindow(500, 60), LLM, retry_after=whole_seconds, handshake_s=1.0),
+        2000,
+        (0.85, 0.75),
+        (0.05, 0.10),
+        128,
+    ),
+    "ceiling 5/s, slow handshakes": Scenario(
+        lambda: Server(TokenBucket(50, 50), LLM, handshake_s=0.95),
+        500,
+        (0.0, 0.0),
+        (0.0, 0.0),
+        ceilings=(Ceiling(5, 1.0),),
+    ),
     "ceiling 60/min": Scenario(
         lambda: Server(TokenBucket(50, 50), SHORT), 200, (0.0, 0.0), (0.0, 0.0), ceilings=(Ceiling(60, 60.0),)
     ),

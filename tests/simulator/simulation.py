@@ -1,7 +1,8 @@
 """Drives a controller against a server model, event by event, and looks at the invariants at every step.
 
 I1 a closed window never holds more sends than the ceiling. I2 in flight never above the user's cap. I3, I4
-while the gate is closed nothing is sent, and half open only the one probe. I5 no row fails by rate limiting.
+while the gate is closed nothing is sent, and half open only the one probe; a send that had to wait for its
+connection counts when it leaves. I5 no row fails by rate limiting.
 I6 one cut per epoch. I7 sends = answers + refusals + errors + in flight. (I8, cancellation, is tested on the
 Throttle.)
 """
@@ -22,6 +23,8 @@ from websim_batch.throttle.ceiling import CeilingLog
 from websim_batch.throttle.controller import Controller, Phase
 from websim_batch.throttle.signals import Grant, Signal
 from websim_batch.throttle.throttle import limiter_depth
+
+KEEPALIVE_S = 4.0
 
 
 class Pacer:
@@ -112,6 +115,7 @@ class Simulation:
         self.refused: list[float] = []
         self.errors = 0
         self.in_flight: dict[Grant, int] = {}
+        self.free_since: list[float] = []  # of each connection that stands and is not used
         self.retry_after_until = -inf
         self.sent_inside = 0
 
@@ -144,14 +148,40 @@ class Simulation:
 
     def _send(self) -> None:
         row = self.backlog.popleft()
-        self.sent_inside += self.now < self.retry_after_until - 1e-9
         self.pacer.take(self.now)
         for log in self.logs:
             log.record(self.now)
-        self._check_send()
-        grant = self.controller.on_send(self.now)
+        c = self.controller
+        assert self._is_open() or (c.phase is Phase.CLOSED and self.now >= c.closed_until)  # I3, I4
+        grant = c.on_send(self.now)
         self.in_flight[grant] = row
-        self.attempts[row] += 1
+        self.free_since = [since for since in self.free_since if since >= self.now - KEEPALIVE_S]
+        if self.free_since or not self.server.handshake_s:
+            del self.free_since[-1:]
+            self._leave(grant)
+        else:
+            for log in self.logs:
+                log.hold(grant.sent_at)
+            c.on_hold(grant)
+            self._at(self.now + self.server.handshake_s, "connected", grant)
+
+    def _connected(self, grant: Grant) -> None:
+        if self.controller.on_leave(self.now, grant):
+            for log in self.logs:
+                log.leave(self.now)
+            assert self._is_open() or grant.is_probe  # I3, I4
+            self._leave(grant)
+            return
+        for log in self.logs:
+            log.forget(grant.sent_at)
+        self.controller.on_release(grant)
+        self.free_since.append(self.now)
+        self.backlog.appendleft(self.in_flight.pop(grant))
+
+    def _leave(self, grant: Grant) -> None:
+        self.sent_inside += self.now < self.retry_after_until - 1e-9
+        self._check_ceilings()
+        self.attempts[self.in_flight[grant]] += 1
         self.sends.append(self.now)
         self._at(self.now + self.rng.uniform(0.2, 1.0) * self.server.network_s, "arrive", grant)
 
@@ -167,6 +197,7 @@ class Simulation:
 
     def _reply(self, grant: Grant, answered: Answered) -> None:
         row = self.in_flight.pop(grant)
+        self.free_since.append(self.now)
         is_fresh = row not in self.failed_before
         latency_s = self.now - grant.sent_at
         epoch = self.controller.epoch
@@ -189,10 +220,10 @@ class Simulation:
             self.backlog.append(row)
             self.failed_before.add(row)
 
-    def _check_send(self) -> None:
-        c = self.controller
-        is_open = c.phase in (Phase.RAMP, Phase.OPEN)
-        assert is_open or (c.phase is Phase.CLOSED and self.now >= c.closed_until)  # I3, I4
+    def _is_open(self) -> bool:
+        return self.controller.phase in (Phase.RAMP, Phase.OPEN)
+
+    def _check_ceilings(self) -> None:
         for ceiling, sends in zip(self.ceilings, self.windows, strict=True):  # I1
             while sends and sends[0] < self.now - ceiling.window_s:
                 sends.popleft()

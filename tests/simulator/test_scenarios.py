@@ -20,6 +20,7 @@ from simulator.simulation import Outcome, Simulation
 from simulator.summary import LINES
 from websim_batch.records import Ceiling
 from websim_batch.throttle import controller, pace, ramp, slots
+from websim_batch.throttle.ceiling import CeilingLog
 from websim_batch.throttle.controller import Controller
 from websim_batch.throttle.pace import Pace
 from websim_batch.throttle.ramp import Ramp
@@ -216,6 +217,11 @@ def _restart_with_two(self: Ramp) -> None:
 _on_level = Slots.on_refused
 
 
+def _leave_any(self: Controller, now: float, grant: Grant) -> bool:
+    grant.sent_at = now
+    return True
+
+
 def _capped_climb(x: float) -> float:
     return 1.0 if x <= 1 else min(1.8, 1 + 0.05 * (x - 1) ** 3)
 
@@ -269,6 +275,19 @@ RULES: dict[str, tuple[Any, str, Any, str]] = {
     "headers": (Controller, "_on_hint", lambda self, hint: None, "headers, bucket"),
     "a stated pace stays": (Controller, "_climbed_s", _stated_climbs, "headers, bucket"),
     "headers that lie are dropped": (Controller, "_on_hint", _headers_always, "headers that lie"),
+    "a closed gate calls back": (Controller, "on_leave", _leave_any, "10 s ban, slow handshakes"),
+    "patience begins at the leaving": (
+        Controller,
+        "on_hold",
+        lambda self, grant: None,
+        "10 s ban, slow handshakes",
+    ),
+    "a window begins at the leaving": (
+        CeilingLog,
+        "leave",
+        lambda self, now: self.forget(inf),
+        "ceiling 5/s, slow handshakes",
+    ),
     "an unused pace stays": (Controller, "_climbed_s", _climbs_unused, "capacity x 3 in the middle"),
 }
 

@@ -1,6 +1,6 @@
 """Rows that wait to be sent, in the order in which they may go. Synchronous, and knows no clock.
 
-    refused ──> front ─┐
+    refused ──> front ─┐                                                       ┌── called back
     reader  ──> queue ─┼─> arming (its intent is on the way to the disk) ──> armed ──> sent
     failed  ──> later ─┘   (when its delay is over, to the back of the queue)
 
@@ -86,6 +86,11 @@ class Backlog:
         """The row to be sent now."""
         self.ahead -= 1
         return (self._armed_front or self._armed).popleft()
+
+    def put_back(self, work: Work) -> None:
+        """The row was not sent after all, and is still armed: it goes next."""
+        self.ahead += 1
+        self._armed_front.append(work)
 
     def take_unsent(self) -> list[Work]:
         """Take out every row whose intent is written, or about to be, and that was not sent: at the run's end."""

@@ -34,7 +34,7 @@ from websim_batch.engine.work import Batch, Work
 
 if TYPE_CHECKING:
     from websim_batch.journal import JournalWriter
-from websim_batch.errors import WebsimBatchError
+from websim_batch.errors import HeldBackError, WebsimBatchError
 from websim_batch.records import Answer, Attempt, Reply, Request, Result, Status, StopReason
 from websim_batch.retry import OFTEN_REFUSED, SUCCESS, Finish, RetryPolicy, RunFacts, Stop, Verdict, decide
 from websim_batch.throttle import Grant, Signal, Throttle
@@ -64,13 +64,14 @@ class Rules:
 class Engine:
     """One run: feed it batches and it returns once every row has a durable result, or the run was stopped.
 
-    `attempt` makes one HTTP try of a request and returns its Reply; a WebsimBatchError of it stops the run.
+    `attempt` makes one HTTP try of a request and returns its Reply; HeldBackError says that nothing was sent as the
+    grant was called back, any other WebsimBatchError stops the run.
     `run` is the journal's number of this run. `already_ok` is how many rows of the job succeeded in earlier runs.
     """
 
     def __init__(
         self,
-        attempt: Callable[[Request], Awaitable[Reply]],
+        attempt: Callable[[Request, Grant], Awaitable[Reply]],
         throttle: Throttle,
         rules: Rules,
         counters: Counters,
@@ -134,6 +135,7 @@ class Engine:
         Of several reasons the one that weighs most is told; the grace only ever gets shorter.
         """
         self._stop = weightier(self._stop, reason)
+        self._throttle.shut()
         if not hasattr(self, "_over"):
             return
         grace_s = self._rules.grace_s if grace_s is None else grace_s
@@ -248,7 +250,10 @@ class Engine:
             self._note_send(work, grant)
             with guard:
                 try:
-                    reply = await self._attempt(work.request)
+                    reply = await self._attempt(work.request, grant)
+                except HeldBackError:
+                    self._take_back(work, grant)
+                    continue
                 except WebsimBatchError as exc:
                     reply = self._unkept(exc)
             if guard.fault is not None:
@@ -258,6 +263,16 @@ class Engine:
             self._in_flight -= 1
             self._on_reply(work, grant, reply)
 
+    def _take_back(self, work: Work, grant: Grant) -> None:
+        """The gate closed, or the run stops, and nothing was sent yet: the row is the next one."""
+        self._in_flight -= 1
+        self.counters.sent -= 1
+        self.counters.retries -= work.was_sent
+        self._throttle.release(grant)
+        self._backlog.put_back(work)
+        self._has_work.set()
+        self._end_if_done()
+
     def _unkept(self, exc: WebsimBatchError) -> Reply:
         """An answer that cannot be kept stops the run, and its row is left as it was."""
         self.stop(stopped_by(exc))
@@ -266,8 +281,6 @@ class Engine:
     def _note_send(self, work: Work, grant: Grant) -> None:
         work.throttled_s += grant.throttled_s
         work.sent_us = self._now_us()
-        if work.started_us is None:
-            work.started_us = work.sent_us
         self._lookahead.on_send(self._loop.time())
         self.counters.sent += 1
         self.counters.retries += work.was_sent
@@ -278,6 +291,10 @@ class Engine:
         """Take in one answer: the throttle first, since others wait for it, then this row's fate."""
         now = self._loop.time()
         is_fresh = work.history.attempts == 0
+        if grant.was_held:
+            work.sent_us = self._now_us() - round(reply.latency_s * 1e6)
+        if work.started_us is None and reply.delivery != "not_sent":
+            work.started_us = work.sent_us
         is_ok = reply.answer is _OK
         kind = "accepted" if is_ok else _SIGNALS.get(reply.answer, "accepted")
         self._throttle.settle(

@@ -9,6 +9,7 @@ from websim_batch.errors import TransportError
 from websim_batch.providers import Provider
 from websim_batch.records import Reply, Request
 from websim_batch.run.images import ImageFolder
+from websim_batch.throttle import Grant
 from websim_batch.transport import Transport, reply_of_failure
 
 
@@ -29,10 +30,11 @@ class Attempts:
         self._images = images
         self._idempotency_header = idempotency_header
 
-    async def __call__(self, request: Request) -> Reply:
+    async def __call__(self, request: Request, grant: Grant) -> Reply:
         """The outcome of one HTTP try; a failure to get an answer is a Reply too.
 
-        Raises DiskFullError, or UsageError, for an image that cannot be kept.
+        Raises HeldBackError if the grant was called back before anything was sent, and DiskFullError, or UsageError,
+        for an image that cannot be kept.
         """
         wire = self._provider.build(request)
         # A generated id stays the same on every attempt of a row.
@@ -40,7 +42,7 @@ class Attempts:
         if self._idempotency_header is not None and request.idempotency_key is not None:
             wire.headers = {**(wire.headers or {}), self._idempotency_header: request.idempotency_key}
         try:
-            response = await self._transport.send(wire)
+            response = await self._transport.send(wire, grant)
         except TransportError as exc:
             reply = reply_of_failure(exc)
         else:

@@ -138,7 +138,7 @@ async def drive(prepared: Prepared, progress: Progress, stopper: Stopper) -> Sto
     throttle = Throttle(settings.rate, settings.concurrency)
     if settings.rate:
         throttle.remember(earlier_sends(job.journal, 1.001 * max(c.window_s for c in settings.rate) + 0.025))
-    async with Transport(_transport_settings(prepared)) as transport:
+    async with Transport(_transport_settings(prepared), throttle) as transport:
         attempts = Attempts(
             prepared.endpoint.provider,
             transport,

@@ -24,7 +24,8 @@ HALF_OPEN  the probe is out, nothing else may go. Refusals are fast and answers 
 OPEN       at the pace of `pace.py`, fewer than the limit of `slots.py` in flight. Paced by whoever calls.
 
 A refusal of a request that was sent before the last closure is an echo: its Retry-After may lengthen the
-wait, it never cuts again. Errors leave G as it is. A rate that the server states in headers is G, and the
+wait, it never cuts again. A request whose connection stood only after a closure is not sent any more: it
+waits for a new grant. Errors leave G as it is. A rate that the server states in headers is G, and the
 pace keeps to it, until the server refuses all the same.
 """
 
@@ -150,6 +151,17 @@ class Controller:
         self._sent_at = now
         self._was_full = self.in_flight >= self.concurrency or self.in_flight >= self.slots.limit
         return grant
+
+    def on_hold(self, grant: Grant) -> None:
+        """The grant's request cannot go yet: its connection has to be made. A probe's patience has not begun."""
+        grant.sent_at, grant.was_held = inf, True
+
+    def on_leave(self, now: float, grant: Grant) -> bool:
+        """Whether a request that was held may go now: not if the gate has closed since its grant."""
+        if grant.epoch < self.epoch:
+            return False
+        grant.sent_at = now
+        return True
 
     def on_release(self, grant: Grant) -> None:
         """The grant's request was never sent after all."""

@@ -29,11 +29,12 @@ class Signal(NamedTuple):
 class Grant:
     """The right to send one request now; given back exactly once, by `settle` or `release`.
 
-    `sent_at` is the loop's time of the grant; `epoch` counts closures of the gate up to it; `level` is how
-    many other requests were in flight; `throttled_s` is how long `acquire` waited.
+    `sent_at` is the loop's time of the grant, or of its leaving if it was held until its connection stood (`inf`
+    until then, `was_held` from then on); `epoch` counts closures of the gate up to the grant; `level` is how many
+    other requests were in flight; `throttled_s` is how long `acquire` waited.
     """
 
-    __slots__ = ("epoch", "is_probe", "level", "sent_at", "throttled_s")
+    __slots__ = ("epoch", "is_probe", "level", "sent_at", "throttled_s", "was_held")
 
     def __init__(self, sent_at: float, epoch: int, level: int, is_probe: bool = False) -> None:
         self.sent_at = sent_at
@@ -41,6 +42,7 @@ class Grant:
         self.level = level
         self.is_probe = is_probe
         self.throttled_s = 0.0
+        self.was_held = False
 
     def __repr__(self) -> str:
         probe = " probe" if self.is_probe else ""

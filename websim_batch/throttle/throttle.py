@@ -54,6 +54,7 @@ class Throttle:
         self._limiter_pace_per_s = inf
         self._paced = 0  # so many sends the limiter has let through already
         self._granted_at = -inf
+        self._is_shut = False
 
     def try_acquire(self) -> Grant | None:
         """A grant, if one can be had at once and nobody waits for one; else None."""
@@ -65,7 +66,7 @@ class Throttle:
         return self._grant(now)
 
     async def acquire(self) -> Grant:
-        """Wait until one request may be sent now; the caller sends it in the same turn of the loop.
+        """Wait until one request may be sent now; the caller sends it in the same turn of the loop, or holds it.
 
         First come, first served. A cancelled wait takes nothing.
         """
@@ -81,16 +82,51 @@ class Throttle:
         grant.throttled_s = grant.sent_at - now
         return grant
 
+    def hold(self, grant: Grant) -> None:
+        """Its connection has to be made first: the request goes later than now, when `leave` says so.
+
+        Until then it takes one of N under every ceiling, whatever the time; and its window begins when it leaves.
+        """
+        for log in self._logs:
+            log.hold(grant.sent_at)
+        self._controller.on_hold(grant)
+
+    def leave(self, grant: Grant) -> bool:
+        """Whether a request that was held may go; the caller writes its first byte at once. False: give it back."""
+        now = self._clock()
+        if self._is_shut or not self._controller.on_leave(now, grant):
+            return False
+        for log in self._logs:
+            log.leave(now)
+        self._look_again()
+        return True
+
     def settle(self, grant: Grant, signal: Signal) -> None:
-        """Tell what the grant's request met; exactly once for each grant that was sent."""
-        self._controller.on_reply(self._clock(), grant, signal)
+        """Tell what the grant's request met; exactly once for each grant that was not released.
+
+        One that was held and met anything but an outage has left, whether anybody noticed or not.
+        """
+        now = self._clock()
+        if grant.sent_at == inf:
+            for log in self._logs:
+                log.forget(inf)
+                if signal.kind != "outage":
+                    log.record(now)
+            grant.sent_at = now
+        self._controller.on_reply(now, grant, signal)
         if self._waker is not None:
             self._look_again()
 
     def release(self, grant: Grant) -> None:
-        """Give back a grant whose request was never sent. A ceiling still counts it, to be safe."""
+        """Give back a grant whose request was never sent."""
+        for log in self._logs:
+            log.forget(grant.sent_at)
         self._controller.on_release(grant)
         self._look_again()
+
+    def shut(self) -> None:
+        """The run stops: requests that are held must not leave any more."""
+        self._is_shut = True
 
     def remember(self, ages_s: Iterable[float]) -> None:
         """Count sends of an earlier run, `ages_s` seconds ago, under the ceilings; oldest first."""

@@ -2,6 +2,7 @@
 
     send ──> sending ──> lines     small POSTs on kept connections: one write, one llhttp parser, no session
                 │        session   all else by aiohttp's ClientSession: GET, large bodies, a proxy
+                ├──> gate          the moment a request leaves, and who may call it back until then
                 ├──> deadlines     one timer for all requests
                 └──> bodies · failures
 

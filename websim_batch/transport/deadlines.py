@@ -26,6 +26,11 @@ class Deadlines:
         if self._timer is None:
             self._timer = self._loop.call_at(now + self._timeout_s, self._ring)
 
+    def restart(self, task: asyncio.Task[Any]) -> None:
+        """The task's request begins only now, if it was not too late before."""
+        if self._started.pop(task, None) is not None:
+            self._started[task] = self._loop.time()
+
     def has_expired(self, task: asyncio.Task[Any]) -> bool:
         """Was the task cancelled by us?"""
         return task in self._expired

@@ -20,13 +20,13 @@ import httptools
 from aiohttp import client_exceptions as foreign
 from yarl import URL
 
-from websim_batch.errors import ConnectionFailedError, OutageError
+from websim_batch.errors import ConnectionFailedError, HeldBackError, OutageError
 from websim_batch.records import WireRequest
 from websim_batch.transport import bodies
 from websim_batch.transport.bodies import Heard
 from websim_batch.transport.failures import one_line
+from websim_batch.transport.gate import Sending
 from websim_batch.transport.heads import post_head
-from websim_batch.transport.session import Sending
 
 MOST_HEAD_BYTES = 64 * 1024
 """Largest head of an answer, as far as it does not arrive at once."""
@@ -69,11 +69,20 @@ class Lines:
     async def post(self, wire: WireRequest, sending: Sending) -> Heard:
         """One POST and its whole answer.
 
-        Raises what aiohttp raises where no connection can be made, and ConnectionFailedError, OutageError.
+        Raises what aiohttp raises where no connection can be made, and ConnectionFailedError, OutageError,
+        HeldBackError.
         """
         place = self._places.get(wire.url) or self._new_place(wire.url)
         head = post_head(place.url, self._headers, wire.headers) if wire.headers else place.head
-        line = self._free(place) or await self._open(place.url)
+        line = self._free(place)
+        if line is None:
+            sending.hold()
+            line = await self._open(place.url)
+            try:
+                sending.leave()
+            except HeldBackError:
+                self._keep(line, place)
+                raise
         body = wire.body
         sending.is_sent = True
         try:
@@ -82,11 +91,14 @@ class Lines:
             line.close()  # whatever comes yet is the answer to this request
             raise
         if line.is_reusable:
-            line.free_since = self._loop.time()
-            place.free.append(line)
+            self._keep(line, place)
         else:
             line.close()
         return heard
+
+    def _keep(self, line: Line, place: _Place) -> None:
+        line.free_since = self._loop.time()
+        place.free.append(line)
 
     def _new_place(self, url: str) -> _Place:
         parsed = URL(url)

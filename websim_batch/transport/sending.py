@@ -17,7 +17,8 @@ from websim_batch.transport import lines
 from websim_batch.transport.bodies import Heard, decompressed
 from websim_batch.transport.deadlines import Deadlines
 from websim_batch.transport.failures import map_error
-from websim_batch.transport.session import Sending, Session
+from websim_batch.transport.gate import Gate, Sending
+from websim_batch.transport.session import Session
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """Longest that a connection may take to stand, in seconds."""
@@ -44,10 +45,14 @@ class TransportSettings:
 
 
 class Transport:
-    """Sends requests; use it as an asynchronous context manager, inside the loop that sends."""
+    """Sends requests; use it as an asynchronous context manager, inside the loop that sends.
 
-    def __init__(self, settings: TransportSettings) -> None:
+    `gate` is asked before a request leaves later than it was sent, as its connection had to be made first.
+    """
+
+    def __init__(self, settings: TransportSettings, gate: Gate | None = None) -> None:
         self._settings = settings
+        self._gate = gate
 
     async def __aenter__(self) -> Transport:
         settings = self._settings
@@ -72,48 +77,51 @@ class Transport:
     def __repr__(self) -> str:
         return f"<Transport timeout={self._settings.timeout_s:g}s>"
 
-    def send(self, wire: WireRequest) -> Coroutine[Any, Any, WireResponse]:
-        """One POST and its whole answer, whatever its status.
+    def send(self, wire: WireRequest, permit: object = None) -> Coroutine[Any, Any, WireResponse]:
+        """One POST and its whole answer, whatever its status; `permit` is what the gate knows it by.
 
         Raises TransportError: OutageError if no connection could be made, RequestTimeoutError after the
-        timeout (counted from here to the last byte), ConnectionFailedError if the connection broke. Its
-        `delivery` says whether the server may have acted on the request.
+        timeout (counted from sending to the last byte), ConnectionFailedError if the connection broke. Its
+        `delivery` says whether the server may have acted on the request. And HeldBackError if the gate closed
+        before the connection stood; the next request finds it.
         """
         is_small = len(wire.body) <= _SMALL_BYTES
-        return self._timed(wire, self._post_small if is_small else self._session.post)
+        return self._timed(wire, self._post_small if is_small else self._session.post, self._gate, permit)
 
     def get(self, url: str) -> Coroutine[Any, Any, WireResponse]:
         """One GET, else as `send`."""
         return self._timed(WireRequest(url, b""), self._session.get)
 
     async def _timed(
-        self, wire: WireRequest, exchange: Callable[[WireRequest, Sending], Awaitable[Heard]]
+        self,
+        wire: WireRequest,
+        exchange: Callable[[WireRequest, Sending], Awaitable[Heard]],
+        gate: Gate | None = None,
+        permit: object = None,
     ) -> WireResponse:
         task = asyncio.current_task(self._loop)  # without the loop it asks the system who we are
         assert task is not None, "send runs inside a task"
         cancelling = task.cancelling()
-        sending = Sending()
-        started = perf_counter()  # the loop's own clock goes in steps of a millisecond
         self._deadlines.start(task)
+        sending = Sending(self._deadlines, task, gate, permit)
         try:
             heard = await exchange(wire, sending)
         except asyncio.CancelledError:
             if not self._deadlines.has_expired(task) or task.uncancel() > cancelling:
                 raise
             timed_out = self._timed_out(sending)
-            timed_out.elapsed_s = perf_counter() - started
+            timed_out.elapsed_s = perf_counter() - sending.started_s
             raise timed_out from None
         except (TransportError, aiohttp.ClientError, OSError) as error:
             failure = map_error(error, sending.is_sent, self._session.shown_proxy)
-            failure.elapsed_s = perf_counter() - started
+            failure.elapsed_s = perf_counter() - sending.started_s
             raise failure from (error.__cause__ if failure is error else error)
         finally:
             self._deadlines.finish(task)
         if encoding := heard.headers.get("content-encoding"):
             heard = decompressed(heard, encoding)
-        return WireResponse(
-            heard.status, heard.headers, heard.body, perf_counter() - started, wire.url, heard.defect
-        )
+        latency_s = perf_counter() - sending.started_s
+        return WireResponse(heard.status, heard.headers, heard.body, latency_s, wire.url, heard.defect)
 
     def _timed_out(self, sending: Sending) -> TransportError:
         timeout = f"{self._settings.timeout_s:g} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from io import BytesIO
 from typing import Any
 
@@ -11,22 +12,14 @@ from aiohttp import client_exceptions as foreign
 from multidict import CIMultiDict
 from yarl import URL
 
-from websim_batch.errors import OutageError
+from websim_batch.errors import HeldBackError, OutageError
 from websim_batch.records import WireRequest
 from websim_batch.transport import bodies
 from websim_batch.transport.bodies import Heard
 from websim_batch.transport.failures import one_line
+from websim_batch.transport.gate import Sending
 
 _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
-
-
-class Sending:
-    """Whether a request has been written; what fails before cannot have been acted upon."""
-
-    __slots__ = ("is_sent",)
-
-    def __init__(self) -> None:
-        self.is_sent = False
 
 
 class Session:
@@ -62,15 +55,21 @@ class Session:
         await self._session.close()
 
     async def post(self, wire: WireRequest, sending: Sending) -> Heard:
-        """One POST and its whole answer. Raises what aiohttp raises, and OutageError for a proxy that refuses."""
-        return await self._exchange("POST", wire, _Body(wire.body, sending))
+        """One POST and its whole answer.
+
+        Raises what aiohttp raises, OutageError for a proxy that refuses, and HeldBackError.
+        """
+        return await self._exchange("POST", wire, sending, BytesIO(wire.body))  # written piece by piece
 
     async def get(self, wire: WireRequest, sending: Sending) -> Heard:
         """One GET, else as `post`."""
-        sending.is_sent = True
-        return await self._exchange("GET", wire, None)
+        return await self._exchange("GET", wire, sending)
 
-    async def _exchange(self, method: str, wire: WireRequest, body: _Body | None) -> Heard:
+    async def _exchange(
+        self, method: str, wire: WireRequest, sending: Sending, body: BytesIO | None = None
+    ) -> Heard:
+        _SENDING.set(sending)
+        sending.hold()  # aiohttp alone knows whether there is a connection
         try:
             response = await self._session.request(
                 method, wire.url, data=body, headers=wire.headers, allow_redirects=False, proxy=self._proxy
@@ -88,25 +87,20 @@ class Session:
         return Heard(407, _small_names(error.headers), one_line(error.message).encode())
 
 
-class _Body(BytesIO):
-    """A request's body, which aiohttp writes piece by piece, with the note that it went out."""
-
-    def __init__(self, body: bytes, sending: Sending) -> None:
-        super().__init__(body)
-        self.sending = sending
+_SENDING: ContextVar[Sending] = ContextVar("sending")
+"""What the present task sends."""
 
 
 class _MarkedRequest(aiohttp.ClientRequest):
-    """aiohttp's request, which notes when it is about to be written."""
-
-    def __init__(self, *arguments: Any, data: Any = None, **options: Any) -> None:
-        super().__init__(*arguments, data=data, **options)
-        self._marked: _Body | None = data
+    """aiohttp's request, which asks and notes when it is about to be written."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Write the request."""
-        if self._marked is not None:
-            self._marked.sending.is_sent = True
+        """Write the request; if it may not leave any more, its connection is there for the next one."""
+        try:
+            _SENDING.get().leave()
+        except HeldBackError:
+            conn.release()
+            raise
         return await super().send(conn)
 
 
