@@ -90,10 +90,10 @@ def test_an_idempotency_key_is_equal_on_all_attempts_of_a_row(tmp_path: Path) ->
         spy = f"""
 from websim_batch.transport import Transport
 send = Transport.send
-async def spied(self, wire):
+async def spied(self, wire, permit):
     with open({str(prelude)!r}, "a") as file:
         print(wire.headers["Idempotency-Key"], b"flaky" in wire.body, file=file)
-    return await send(self, wire)
+    return await send(self, wire, permit)
 Transport.send = spied
 """
         options = ("--idempotency-header", "Idempotency-Key", "--max-attempts", "2")
