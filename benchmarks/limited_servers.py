@@ -54,7 +54,7 @@ BOUNDS: dict[str, dict[str, Any]] = {
 BENCHES = [
     _bench("token bucket 10/s, burst 20", "bucket 10/s, LLM"),
     _bench("token bucket 1/s, burst 5", "bucket 1/s, LLM", 20.0),
-    _bench("1/min", "1/min", 100.0),
+    _bench("1/min", "1/min", 20.0),
     _bench("fixed window 60/60 s", "window 60/60 s, LLM", 20.0),
     _bench("fixed window 500/60 s, Retry-After", "window 500/60 s, Retry-After", further="inside"),
     _bench("sliding log 500/60 s", "sliding log 500/60 s"),

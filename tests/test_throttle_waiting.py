@@ -13,7 +13,7 @@ import virtual_time
 from simulator.scenarios import LLM
 from simulator.servers import FAST, Hiccup, Server, TokenBucket, Unlimited
 
-from websim_batch.records import Ceiling
+from websim_batch.records import Ceiling, RateHint
 from websim_batch.throttle import Grant, Signal, Throttle
 from websim_batch.throttle.throttle import limiter_depth, rate_text
 
@@ -125,6 +125,59 @@ def test_the_real_limiter_does_what_the_simulator_says() -> None:
 
     assert 100 / (job.sent_at[-1] - job.sent_at[0]) >= 0.9
     assert job.refused <= 40
+
+
+def test_a_slow_server_is_used_as_the_simulator_says() -> None:
+    """1/min, 40 rows: 95 % of its capacity, since no probe waits for the pace, and twelve refusals at most."""
+
+    async def main() -> Run:
+        job = Run(make(), Server(TokenBucket(1 / 60, 1), FAST), 40)
+        await job()
+        return job
+
+    job = run(main())
+
+    assert 40 * 60 / (job.sent_at[-1] - job.sent_at[0]) >= 0.95
+    assert job.refused <= 12
+
+
+def test_a_probe_does_not_wait_for_the_pace_and_counts_for_it() -> None:
+    """Somebody waits for 1/min: a refusal lets the probe out after 5 s; the next is a whole slot of 36 s behind it.
+
+    Two were let in between 0 s and the probe at 36 s, one of them refused.
+    """
+
+    async def main() -> list[float]:
+        throttle = make(found=1 / 60)
+        first = await throttle.acquire()
+        throttle.settle(await throttle.acquire(), ACCEPTED)
+        waiter = asyncio.create_task(throttle.acquire())
+        await asyncio.sleep(1)
+        refused_at = asyncio.get_running_loop().time()
+        throttle.settle(first, Signal("refused", latency_s=0.01))
+        probe = await waiter
+        throttle.settle(probe, ACCEPTED)
+        return [probe.sent_at - refused_at, (await throttle.acquire()).sent_at - probe.sent_at]
+
+    probed, followed = run(main())
+
+    assert probed == pytest.approx(5, abs=0.1)
+    assert followed == pytest.approx(36, abs=0.1)
+
+
+def test_who_waits_for_the_pace_goes_earlier_when_the_server_states_a_faster_one() -> None:
+    """Headers that tell 10/s end a wait for 1/min."""
+
+    async def main() -> float:
+        throttle = make(found=1 / 60)
+        first = await throttle.acquire()
+        await throttle.acquire()
+        waiter = asyncio.create_task(throttle.acquire())
+        await asyncio.sleep(1)
+        throttle.settle(first, ACCEPTED._replace(rate_hint=RateHint(limit=10, window_s=1.0)))
+        return (await waiter).throttled_s
+
+    assert run(main()) < 2
 
 
 def test_after_a_reopening_nobody_rushes() -> None:

@@ -35,6 +35,7 @@ class Pacer:
 
     def next_at(self, now: float, pace: float) -> float:
         if pace == inf:
+            self._pace = inf
             return now
         if abs(pace / self._pace - 1) > 0.05 or self._pace == inf:
             self._depth = limiter_depth(pace)

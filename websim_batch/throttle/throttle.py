@@ -52,6 +52,7 @@ class Throttle:
         self._timer: asyncio.TimerHandle | None = None
         self._limiter: AsyncLimiter | None = None
         self._limiter_pace_per_s = inf
+        self._limiter_wait: asyncio.Timeout | None = None
         self._paced = 0  # so many sends the limiter has let through already
         self._granted_at = -inf
         self._is_shut = False
@@ -114,7 +115,7 @@ class Throttle:
                     log.record(now)
             grant.sent_at = now
         self._controller.on_reply(now, grant, signal)
-        if self._waker is not None:
+        if self._queued:
             self._look_again()
 
     def release(self, grant: Grant) -> None:
@@ -208,6 +209,7 @@ class Throttle:
         """
         pace = self._pace_per_s(now)
         if pace == inf:
+            self._limiter = None  # it would not count this send
             return True
         limiter = self._limiter
         if limiter is None or self._has_moved(pace):
@@ -225,14 +227,22 @@ class Throttle:
         return pace != self._limiter_pace_per_s and abs(pace / self._limiter_pace_per_s - 1) > RATE_STEP
 
     async def _wait_for_limiter(self, now: float) -> None:
-        """Have one send let through; a new limiter starts as full as the last grant left it: no burst."""
+        """Have one send let through, unless the gate closes or the pace changes meanwhile: no probe waits for it.
+
+        A new limiter starts as full as the last grant left it: no burst.
+        """
         pace = self._pace_per_s(now)
         if self._limiter is None or self._has_moved(pace):
             depth = limiter_depth(pace)
             self._limiter, self._limiter_pace_per_s, self._paced = AsyncLimiter(depth, depth / pace), pace, 0
             await self._limiter.acquire(max(0.0, depth - (now - self._granted_at) * pace))
-        await self._limiter.acquire()
-        self._paced = 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._limiter_wait:
+                    await self._limiter.acquire()
+                    self._paced = 1
+        finally:
+            self._limiter_wait = None
 
     async def _wait_until(self, at: float) -> None:
         self._waker = self._loop.create_future()
@@ -245,10 +255,14 @@ class Throttle:
 
     def _look_again(self) -> None:
         """A reply may let the waiting sender go earlier, or later."""
-        if self._waker is None or self._waker.done():
-            return
         now = self._clock()
         at = self._next_send_at(now)
+        wait = self._limiter_wait
+        if wait is not None and (at > now or self._has_moved(self._pace_per_s(now))):
+            wait.reschedule(-inf)
+            self._limiter_wait = None  # it ends in the loop's next turn, and can be ended once
+        if self._waker is None or self._waker.done():
+            return
         if at <= now:
             self._waker.set_result(None)
         else:
