@@ -1,6 +1,6 @@
 """Measures the throttle over real HTTP against rate-limited servers, beside three simple strategies.
 
-    python benchmarks/throttle.py                    all of the table, three seeds (about eight minutes)
+    python benchmarks/throttle.py                    all of the table, three seeds (about twenty minutes)
     python benchmarks/throttle.py --only window      the servers whose names hold this word
     python benchmarks/throttle.py --seeds 1 --ours   one seed, and the throttle alone
 

@@ -279,6 +279,13 @@ SCENARIOS: dict[str, Scenario] = {
         (0.05, 0.10),
         128,
     ),
+    "bucket 10/s, slow handshakes": Scenario(
+        lambda: Server(TokenBucket(10, 20), FAST, handshake_s=2.0, keepalive_s=0.5),
+        400,
+        (0.95, 0.95),
+        (0.02, 0.02),
+        16,
+    ),
     "ceiling 5/s, slow handshakes": Scenario(
         lambda: Server(TokenBucket(50, 50), LLM, handshake_s=0.95),
         500,

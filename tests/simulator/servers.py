@@ -288,8 +288,8 @@ class Server:
     `retry_after` makes of the right wait what is told (None: nothing). `outage` is [from, to):
     connections fail at once (`outage_kind` outage) or end in 503 (error). `error_share` of what is let in
     fails. `refusal_s` is how long a refusal takes, a share of `late_refusals` takes 1 s; `network_s` is the
-    most that the network adds each way. `handshake_s` is what a new connection takes; one that was free for 4 s is
-    closed. `faster` is (from, latency): another latency from then on.
+    most that the network adds each way. `handshake_s` is what a new connection takes; one that was free for
+    `keepalive_s` is closed. `faster` is (from, latency): another latency from then on.
     """
 
     policy: Policy
@@ -304,6 +304,7 @@ class Server:
     late_refusals: float = 0.0
     network_s: float = 0.02
     handshake_s: float = 0.0
+    keepalive_s: float = 4.0
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     served: int = 0
     served_s: float = 0.0

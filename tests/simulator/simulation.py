@@ -24,8 +24,6 @@ from websim_batch.throttle.controller import Controller, Phase
 from websim_batch.throttle.signals import Grant, Signal
 from websim_batch.throttle.throttle import limiter_depth
 
-KEEPALIVE_S = 4.0
-
 
 class Pacer:
     """The arithmetic of the throttle's AsyncLimiter: a leaky bucket, rebuilt when the pace moved by 5 %."""
@@ -156,7 +154,7 @@ class Simulation:
         assert self._is_open() or (c.phase is Phase.CLOSED and self.now >= c.closed_until)  # I3, I4
         grant = c.on_send(self.now)
         self.in_flight[grant] = row
-        self.free_since = [since for since in self.free_since if since >= self.now - KEEPALIVE_S]
+        self.free_since = [since for since in self.free_since if since > self.now - self.server.keepalive_s]
         if self.free_since or not self.server.handshake_s:
             del self.free_since[-1:]
             self._leave(grant)

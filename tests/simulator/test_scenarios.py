@@ -222,6 +222,20 @@ def _leave_any(self: Controller, now: float, grant: Grant) -> bool:
     return True
 
 
+_on_hold, _on_leave = Controller.on_hold, Controller.on_leave
+
+
+def _hold_counted(self: Controller, grant: Grant) -> None:
+    _on_hold(self, grant)
+    self._let_in += 1
+
+
+def _leave_uncounted(self: Controller, now: float, grant: Grant) -> bool:
+    may_leave = _on_leave(self, now, grant)
+    self._let_in -= may_leave
+    return may_leave
+
+
 def _capped_climb(x: float) -> float:
     return 1.0 if x <= 1 else min(1.8, 1 + 0.05 * (x - 1) ** 3)
 
@@ -282,6 +296,8 @@ RULES: dict[str, tuple[Any, str, Any, str]] = {
         lambda self, grant: None,
         "10 s ban, slow handshakes",
     ),
+    "what is held is not let in": (Controller, "on_hold", _hold_counted, "bucket 10/s, slow handshakes"),
+    "what leaves is let in": (Controller, "on_leave", _leave_uncounted, "bucket 10/s, slow handshakes"),
     "a window begins at the leaving": (
         CeilingLog,
         "leave",

@@ -155,19 +155,21 @@ class Controller:
     def on_hold(self, grant: Grant) -> None:
         """The grant's request cannot go yet: its connection has to be made. A probe's patience has not begun."""
         grant.sent_at, grant.was_held = inf, True
+        self._let_in -= 1  # it counts in the measurement during which it leaves, if it does
 
     def on_leave(self, now: float, grant: Grant) -> bool:
         """Whether a request that was held may go now: not if the gate has closed since its grant."""
         if grant.epoch < self.epoch:
             return False
         grant.sent_at = now
+        self._let_in += 1
         return True
 
     def on_release(self, grant: Grant) -> None:
         """The grant's request was never sent after all."""
         self.in_flight -= 1
         self.sends -= 1
-        self._let_in -= 1
+        self._let_in -= not grant.was_held
         if grant is self._probe:
             self._probe_again()
 

@@ -109,10 +109,10 @@ class Throttle:
         """
         now = self._clock()
         if grant.sent_at == inf:
+            if signal.kind != "outage":
+                self._controller.on_leave(now, grant)
             for log in self._logs:
-                log.forget(inf)
-                if signal.kind != "outage":
-                    log.record(now)
+                log.forget(inf) if signal.kind == "outage" else log.leave(now)
             grant.sent_at = now
         self._controller.on_reply(now, grant, signal)
         if self._queued:
