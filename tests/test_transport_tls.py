@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
-from live import Ended, prompts_table, query, run, statuses, write_table
+from live import Ended, Running, prompts_table, query, start, statuses, wait_until, write_table
 from raw_server import RawServer, answer
 
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None"
@@ -37,11 +38,21 @@ def run_table(
     folder: Path, table: Path, server: RawServer, authority: trustme.CA, *options: object, prelude: str = ""
 ) -> Ended:
     """A run of this table by a process that trusts the authority."""
+    with start_table(folder, table, server, authority, *options, prelude=prelude) as running:
+        ended = running.wait()
+    assert "Traceback" not in ended.err, ended.err
+    return ended
+
+
+def start_table(
+    folder: Path, table: Path, server: RawServer, authority: trustme.CA, *options: object, prelude: str = ""
+) -> Running:
+    """The same, going on."""
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     base_url = server.url.removesuffix("/api/run")
     more = ("--base-url", base_url, "--json", *options)
     env = {"SSL_CERT_FILE": str(folder / "ca.pem"), "PYTHONWARNINGS": "default::ResourceWarning"}
-    return run(folder, "run", table, "-o", folder / "out.csv", *more, prelude=prelude, env=env)
+    return start(folder, "run", table, "-o", folder / "out.csv", *more, prelude=prelude, env=env)
 
 
 @pytest.mark.parametrize("length", [10, 70_000], ids=["own lines", "aiohttp's session"])
@@ -77,6 +88,23 @@ def test_a_connection_that_stands_too_late_waits_for_the_gate(
     assert ended.summary["sent"] == len(at) == 13
     assert [late for late in at if at[0] + 0.1 < late < at[0] + 2] == []
     assert server.connections <= 6
+
+
+@pytest.mark.parametrize("length", [10, 70_000], ids=["own lines", "aiohttp's session"])
+def test_ctrl_c_while_it_connects_sends_nothing(tmp_path: Path, authority: trustme.CA, length: int) -> None:
+    """No request leaves any more, so nothing is waited for; all rows are pending and no intent is left."""
+    table = write_table(tmp_path / "in.csv", ([f"{i}" + "x" * length] for i in range(12)))
+    with RawServer(lambda n: answer(), tls(authority, "127.0.0.1"), handshake_s=30) as server:
+        with start_table(tmp_path, table, server, authority) as running:
+            wait_until(lambda: server.connections >= 2)
+            running.signal(signal.SIGINT)
+            ended = running.wait()
+        took_s = ended.summary["elapsed_s"]
+
+    assert (ended.code, ended.summary["sent"], server.requests) == (130, 0, [])
+    assert took_s < 9  # a connection is given up after 10 s
+    assert statuses(tmp_path / "out.csv") == {"pending": 12}
+    assert query(tmp_path / "out.csv.journal", "SELECT count(*) FROM ledger") == [(0,)]
 
 
 @pytest.mark.parametrize("prelude", ["", WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])

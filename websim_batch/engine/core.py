@@ -90,6 +90,7 @@ class Engine:
         self._accepted = 0
         self._backlog = Backlog()
         self._idle: deque[asyncio.Future[Job]] = deque()
+        self._grants: dict[asyncio.Task[None], Grant] = {}  # of each worker the last one
         self._in_flight = 0
         self._open = 0  # rows and outcomes that are not durable yet
         self._often_refused = 0  # of them those that were refused while others were not
@@ -136,6 +137,9 @@ class Engine:
         """
         self._stop = weightier(self._stop, reason)
         self._throttle.shut()
+        for worker, grant in self._grants.items():
+            if grant.is_held:  # for a connection that would not be used any more
+                worker.cancel()
         if not hasattr(self, "_over"):
             return
         grace_s = self._rules.grace_s if grace_s is None else grace_s
@@ -245,8 +249,11 @@ class Engine:
     async def _work(self) -> None:
         """Make one attempt after another; whichever row comes next."""
         guard = Guard()
+        me = asyncio.current_task()
+        assert me is not None
         while True:
             work, grant = self._take_now() or await self._wait_idle()
+            self._grants[me] = grant
             self._note_send(work, grant)
             with guard:
                 try:
@@ -254,6 +261,10 @@ class Engine:
                 except HeldBackError:
                     self._take_back(work, grant)
                     continue
+                except asyncio.CancelledError:
+                    if grant.is_held:
+                        self._take_back(work, grant)
+                    raise
                 except WebsimBatchError as exc:
                     reply = self._unkept(exc)
             if guard.fault is not None:

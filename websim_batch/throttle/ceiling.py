@@ -18,30 +18,33 @@ from websim_batch.records import Ceiling
 class CeilingLog:
     """The last N sends of one ceiling, in a ring of at most N floats, and how many are held."""
 
-    __slots__ = ("_held", "_limit", "_next", "_sends", "_span_s", "pace_per_s")
+    __slots__ = ("_count", "_held", "_limit", "_next", "_sends", "_span_s", "pace_per_s")
 
     def __init__(self, ceiling: Ceiling) -> None:
         self._limit = ceiling.limit
         self._span_s = ceiling.window_s + max(0.001 * ceiling.window_s, 0.025)
         self._sends = array("d")
-        self._next = 0  # where the ring's oldest send stands, once it is full
+        self._next = 0  # where the ring takes the next send
+        self._count = 0
         self._held = 0
         self.pace_per_s = ceiling.limit / self._span_s
 
     def next_send_at(self) -> float:
         """When the ceiling allows the next send; -inf if at any time, inf if only after one that is held."""
         free = self._limit - self._held
-        if len(self._sends) < free:
+        if self._count < free:
             return -inf
         return self._sends[self._next - free] + self._span_s if free else inf
 
     def record(self, now: float) -> None:
         """Count one send at `now`; times never go back."""
-        if len(self._sends) < self._limit:
+        if self._next == len(self._sends):
             self._sends.append(now)
-            return
-        self._sends[self._next] = now
+        else:
+            self._sends[self._next] = now
         self._next = (self._next + 1) % self._limit
+        if self._count < self._limit:
+            self._count += 1
 
     def hold(self, at: float) -> None:
         """The send recorded at `at` is put off: nobody knows until when."""
@@ -58,6 +61,10 @@ class CeilingLog:
         if at == inf:
             self._held -= 1
             return
-        in_order = self._sends[self._next :] + self._sends[: self._next]
-        in_order.remove(at)
-        self._sends, self._next = in_order, 0
+        place = self._next - 1  # it is one of the last; below 0 the ring goes on at its end
+        while self._sends[place] != at:
+            place -= 1
+        for later in range(place + 1, self._next):
+            self._sends[later - 1] = self._sends[later]
+        self._next = (self._next - 1) % self._limit
+        self._count -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, NamedTuple
 
 from websim_batch.records import RateHint
@@ -43,6 +44,11 @@ class Grant:
         self.is_probe = is_probe
         self.throttled_s = 0.0
         self.was_held = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its request waits for a connection; nothing of it was sent."""
+        return self.sent_at == inf
 
     def __repr__(self) -> str:
         probe = " probe" if self.is_probe else ""

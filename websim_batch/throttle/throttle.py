@@ -105,18 +105,23 @@ class Throttle:
     def settle(self, grant: Grant, signal: Signal) -> None:
         """Tell what the grant's request met; exactly once for each grant that was not released.
 
-        One that was held and met anything but an outage has left, whether anybody noticed or not.
+        One that was held and was answered has left, whether anybody noticed or not; a failure was no send.
         """
         now = self._clock()
-        if grant.sent_at == inf:
-            if signal.kind != "outage":
-                self._controller.on_leave(now, grant)
-            for log in self._logs:
-                log.forget(inf) if signal.kind == "outage" else log.leave(now)
-            grant.sent_at = now
+        if grant.is_held:
+            self._end_hold(now, grant, was_answered=signal.kind in ("accepted", "refused"))
         self._controller.on_reply(now, grant, signal)
         if self._queued:
             self._look_again()
+
+    def _end_hold(self, now: float, grant: Grant, was_answered: bool) -> None:
+        for log in self._logs:
+            log.leave(now) if was_answered else log.forget(inf)
+        if was_answered:
+            self._controller.on_leave(now, grant)
+        else:  # it takes no part of the pace either: at 2/min nobody could try again before 15 s
+            self._limiter, self._granted_at, self._paced = None, -inf, 0
+        grant.sent_at = now
 
     def release(self, grant: Grant) -> None:
         """Give back a grant whose request was never sent."""
