@@ -125,7 +125,7 @@ def _run(settings: Settings, table: object) -> RunResult:
 
 def _execute_on_thread(settings: Settings, table: object) -> RunReport:
     """Run with a loop of its own while this thread waits; what it shows belongs to the cell that called."""
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor, wait
     from contextvars import copy_context
 
     from websim_batch.run.stopping import Stopper
@@ -135,6 +135,8 @@ def _execute_on_thread(settings: Settings, table: object) -> RunReport:
     with _interrupts_to(stopper):
         future = threads.submit(copy_context().run, execute, settings, table, stopper)
         threads.shutdown(wait=False)
+        while not future.done():  # a signal close behind another wakes nobody; it is seen at the next waking
+            wait([future], timeout=0.2)
         return future.result()
 
 
