@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import ssl
+import time
 from pathlib import Path
 
 import pytest
 import trustme
-from live import Ended, Running, prompts_table, query, start, statuses, wait_until, write_table
+from live import Ended, Running, prompts_table, query, read_table, start, statuses, wait_until, write_table
 from raw_server import RawServer, answer
 
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None"
@@ -88,6 +89,22 @@ def test_a_connection_that_stands_too_late_waits_for_the_gate(
     assert ended.summary["sent"] == len(at) == 13
     assert [late for late in at if at[0] + 0.1 < late < at[0] + 2] == []
     assert server.connections <= 6
+
+
+@pytest.mark.parametrize("length", [10, 70_000], ids=["own lines", "aiohttp's session"])
+def test_the_timeout_counts_from_the_leaving(tmp_path: Path, authority: trustme.CA, length: int) -> None:
+    """Handshake 1.5 s, answer after 1 s, `--timeout 2`: one request, and its latency leaves the handshake out."""
+
+    def script(number: int) -> bytes:
+        time.sleep(1.0)
+        return answer()
+
+    table = write_table(tmp_path / "in.csv", [["x" * length]])
+    with RawServer(script, tls(authority, "127.0.0.1"), handshake_s=1.5) as server:
+        ended = run_table(tmp_path, table, server, authority, "--timeout", 2)
+
+    assert (ended.code, len(server.requests)) == (0, 1), ended.err
+    assert 1000 <= int(read_table(tmp_path / "out.csv")[0]["latency_ms"]) < 2000
 
 
 @pytest.mark.parametrize("length", [10, 70_000], ids=["own lines", "aiohttp's session"])

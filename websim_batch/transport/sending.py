@@ -47,7 +47,7 @@ class TransportSettings:
 class Transport:
     """Sends requests; use it as an asynchronous context manager, inside the loop that sends.
 
-    `gate` is asked before a request leaves later than it was sent, as its connection had to be made first.
+    `gate` is asked once more before a request is written whose connection had to be made first.
     """
 
     def __init__(self, settings: TransportSettings, gate: Gate | None = None) -> None:
